@@ -1,0 +1,502 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"felhom.eu/hub/internal/hub"
+)
+
+const (
+	maxDepth            = 64
+	maxAgentVersion     = 64 // characters
+	maxCloudflared      = 32 // characters
+	maxRejectedItem     = 1 << 10
+	maxRejected         = 1000 // per report, so that a body of bad items stays small in memory
+	maxMaintenanceAhead = 24 * time.Hour
+)
+
+// DecodeReport reads the body of a host report by every rule of the contract.
+//
+// A mistake in the identity part (host_id, reported_at, agent_version, host) or
+// in the syntax of the body is a *hub.Error with code Invalid. A mistake
+// elsewhere leaves out the item and notes it in Rejected; after 1,000 of them
+// the last note says how many more there were.
+//
+// receivedAt is the hub's receive time of the record. It decides only whether
+// an announced maintenance lies too far ahead, never whether the report is
+// accepted: the same body and time always give the same report. The result
+// shares no memory with body.
+func DecodeReport(body []byte, receivedAt time.Time) (*hub.Report, error) {
+	if !jsontext.Value(body).IsValid(jsontext.AllowDuplicateNames(true)) {
+		return nil, invalid("not_json", "the body is not one valid JSON text in UTF-8")
+	}
+	text := string(body)
+	if deeperThan(maxDepth, text) {
+		return nil, invalid("too_deep", "the body nests deeper than 64 levels")
+	}
+	d := decoder{cursor: cursor{text: text}, report: new(hub.Report), receivedAt: receivedAt}
+	if err := d.topLevel(); err != nil {
+		return nil, err
+	}
+	d.noteUnlisted()
+	return d.report, nil
+}
+
+func invalid(reason, message string) error {
+	return &hub.Error{Code: hub.Invalid, Reason: reason, Message: message}
+}
+
+// decoder reads one report. Methods that return an error refuse the whole
+// report; the others call reject.
+type decoder struct {
+	cursor
+	report     *hub.Report
+	receivedAt time.Time
+	vmids      set[uint32]
+	unlisted   int // rejected beyond maxRejected
+}
+
+func (d *decoder) topLevel() error {
+	d.skipSpace()
+	if d.kind() != '{' {
+		return invalid("not_object", "the body is not a JSON object")
+	}
+	var names set[string]
+	var hasID, hasTime, hasVersion, hasHost bool
+	for d.enter(); d.more(); {
+		name := d.name()
+		if !names.add(name) {
+			return invalid("duplicate_name", "a name stands twice at the top level")
+		}
+		var err error
+		switch name {
+		case "host_id":
+			hasID, err = true, d.hostID()
+		case "reported_at":
+			hasTime, err = true, d.reportedAt()
+		case "agent_version":
+			hasVersion, err = true, d.agentVersion()
+		case "host":
+			hasHost, err = true, d.host()
+		case "guests":
+			d.list(name, d.guest)
+		case "cloudflared":
+			d.section(name, d.cloudflared)
+		case "maintenance":
+			d.section(name, d.maintenance)
+		default:
+			if check, ok := itemChecks[name]; ok {
+				d.list(name, func() error { return check(d.value()) })
+				break
+			}
+			if foldsToIdentity(name) {
+				return invalid("folded_name", "a name differs from host_id, reported_at or host only in case or by folding")
+			}
+			d.value() // kept with the body
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !hasID || !hasTime || !hasVersion || !hasHost {
+		return invalid("identity", "host_id, reported_at, agent_version and host are required")
+	}
+	return nil
+}
+
+func (d *decoder) hostID() error {
+	id, ok := d.stringValue()
+	if !ok || !hub.ValidHostID(id) {
+		return invalid("identity", "host_id is 1 to 128 characters of a-z, 0-9, dot and hyphen, the first a letter or digit")
+	}
+	d.report.HostID = id
+	return nil
+}
+
+func (d *decoder) reportedAt() error {
+	said, ok := d.stringValue()
+	at, err := parseTime(said)
+	if !ok || err != nil {
+		return invalid("identity", "reported_at is not an RFC 3339 time")
+	}
+	d.report.ReportedAt = at
+	return nil
+}
+
+func (d *decoder) agentVersion() error {
+	version, ok := d.stringValue()
+	if !ok || utf8.RuneCountInString(version) > maxAgentVersion {
+		return invalid("identity", "agent_version is a string of at most 64 characters")
+	}
+	d.report.AgentVersion = version
+	return nil
+}
+
+// stringValue consumes the value ahead; ok says that it is a string.
+func (d *decoder) stringValue() (said string, ok bool) {
+	raw := d.value()
+	if raw[0] != '"' {
+		return "", false
+	}
+	return unquote(raw), true
+}
+
+// parseTime reads RFC 3339 as strictly as time.Time.UnmarshalText does.
+func parseTime(text string) (at time.Time, err error) {
+	err = at.UnmarshalText([]byte(text))
+	return at.UTC(), err
+}
+
+// foldsToIdentity reports whether case or Unicode folding makes name equal to
+// one of the names that identify a report.
+func foldsToIdentity(name string) bool {
+	folded := ligatures.Replace(strings.Map(func(r rune) rune {
+		return unicode.ToLower(unicode.ToUpper(r)) // ſ, K and ı go both ways
+	}, name))
+	return folded == "host_id" || folded == "reported_at" || folded == "host"
+}
+
+// ligatures are the full foldings that produce letters of those names.
+var ligatures = strings.NewReplacer("ﬅ", "st", "ﬆ", "st")
+
+// host reads the object "host". null is an absent value, as anywhere.
+func (d *decoder) host() error {
+	if d.kind() != '{' {
+		return invalid("host", "host is not an object")
+	}
+	r := d.report
+	var names set[string]
+	for d.enter(); d.more(); {
+		name := d.name()
+		if !names.add(name) {
+			return invalid("duplicate_name", "a name stands twice in host")
+		}
+		var err error
+		switch name {
+		case "hostname":
+			r.Hostname, err = d.hostText()
+		case "pve_version":
+			r.PVEVersion, err = d.hostText()
+		case "kernel":
+			r.Kernel, err = d.hostText()
+		case "boot_id":
+			r.BootID, err = d.hostText()
+		case "uptime_seconds":
+			r.UptimeSeconds, err = d.hostUint(name)
+		case "cpu_count":
+			r.CPUCount, err = d.hostUint(name)
+		case "memory_total_bytes":
+			r.MemoryTotalBytes, err = d.hostUint(name)
+		case "memory_used_bytes":
+			r.MemoryUsedBytes, err = d.hostUint(name)
+		case "disk_total_bytes":
+			r.DiskTotalBytes, err = d.hostUint(name)
+		case "disk_used_bytes":
+			r.DiskUsedBytes, err = d.hostUint(name)
+		case "cpu_percent":
+			r.CPUPercent, err = d.cpuPercent()
+		case "load_average":
+			r.LoadAverage, err = d.loadAverage()
+		default:
+			d.value()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errHostMember = invalid("host", "a member of host has the wrong type")
+
+func (d *decoder) hostText() (string, error) {
+	raw := d.value()
+	switch raw[0] {
+	case '"':
+		return unquote(raw), nil
+	case 'n':
+		return "", nil
+	}
+	return "", errHostMember
+}
+
+// hostNumber consumes the value ahead; "" stands for null.
+func (d *decoder) hostNumber() (string, error) {
+	raw := d.value()
+	switch {
+	case raw == "null":
+		return "", nil
+	case isNumber(raw):
+		return raw, nil
+	}
+	return "", errHostMember
+}
+
+func (d *decoder) hostUint(name string) (*uint64, error) {
+	raw, err := d.hostNumber()
+	if err != nil || raw == "" {
+		return nil, err
+	}
+	n, err := strconv.ParseUint(raw, 10, 64)
+	if err != nil {
+		d.reject("host", -1, name+": not an unsigned integer of 64 bits", raw)
+		return nil, nil
+	}
+	return &n, nil
+}
+
+func (d *decoder) cpuPercent() (*float64, error) {
+	raw, err := d.hostNumber()
+	if err != nil || raw == "" {
+		return nil, err
+	}
+	n, err := strconv.ParseFloat(raw, 64)
+	if err != nil || n < 0 || n > 100 {
+		d.reject("host", -1, "cpu_percent: not between 0 and 100", raw)
+		return nil, nil
+	}
+	return &n, nil
+}
+
+func (d *decoder) loadAverage() ([]float64, error) {
+	switch d.kind() {
+	case 'n':
+		d.value()
+		return nil, nil
+	case '[':
+	default:
+		return nil, errHostMember
+	}
+	var (
+		start   = d.pos
+		loads   = make([]float64, 0, 3)
+		inRange = true
+	)
+	for d.enter(); d.more(); {
+		raw := d.value()
+		if !isNumber(raw) {
+			return nil, errHostMember
+		}
+		n, err := strconv.ParseFloat(raw, 64)
+		if inRange = inRange && err == nil && n >= 0 && len(loads) < 3; inRange {
+			loads = append(loads, n)
+		}
+	}
+	if inRange && len(loads) == 3 {
+		return loads, nil
+	}
+	if raw := d.text[start:d.pos]; len(loads) > 0 || !inRange {
+		d.reject("host", -1, "load_average: not three numbers of at least 0", raw)
+	}
+	return nil, nil
+}
+
+// list reads a section that is a list: each call of item consumes one element
+// and says why it does not count, or nil. Absent, null and empty are the same.
+func (d *decoder) list(section string, item func() error) {
+	switch d.kind() {
+	case '[':
+	case 'n':
+		d.value()
+		return
+	default:
+		d.reject(section, -1, "not a list", d.value())
+		return
+	}
+	position := 0
+	for d.enter(); d.more(); position++ {
+		start := d.pos
+		if err := item(); err != nil {
+			d.reject(section, position, err.Error(), d.text[start:d.pos])
+		}
+	}
+}
+
+// section reads an optional object whose mistakes never cost the report.
+func (d *decoder) section(name string, read func(object cursor) error) {
+	raw, unique := d.uniqueValue()
+	var err error
+	switch {
+	case raw[0] == 'n':
+		return
+	case raw[0] != '{':
+		err = errNotObject
+	case !unique:
+		err = errNameTwice
+	default:
+		err = read(cursor{text: raw})
+	}
+	if err != nil {
+		d.reject(name, -1, err.Error(), raw)
+	}
+}
+
+// Why an item does not count. The texts are stored: they never quote the body.
+var (
+	errNotObject    = errors.New("not an object")
+	errNameTwice    = errors.New("a name stands twice")
+	errVMID         = errors.New("vmid: not an integer from 1 to 4294967295")
+	errVMIDTwice    = errors.New("vmid: an earlier guest of this report has it")
+	errSpec         = errors.New("spec: not an object")
+	errCloudflared  = errors.New("status: not a string of at most 32 characters")
+	errUntil        = errors.New("until: not an RFC 3339 time")
+	errUntilTooLate = errors.New("until: more than 24 h after receipt")
+	errReason       = errors.New("reason: not a string")
+)
+
+// guest consumes one guest and keeps it, or says why not.
+func (d *decoder) guest() error {
+	if d.kind() != '{' {
+		d.value()
+		return errNotObject
+	}
+	var (
+		g     hub.Guest
+		names set[string]
+		err   error // the first
+	)
+	for d.enter(); d.more(); {
+		name := d.name()
+		fresh := names.add(name)
+		raw, unique := d.uniqueValue()
+		if err == nil && (!fresh || !unique) {
+			err = errNameTwice
+		}
+		if err == nil {
+			err = setGuest(&g, name, raw)
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case g.VMID == 0:
+		return errVMID
+	case !d.vmids.add(g.VMID):
+		return errVMIDTwice
+	}
+	if d.report.Guests == nil {
+		d.report.Guests = make([]hub.Guest, 0, 16)
+	}
+	d.report.Guests = append(d.report.Guests, g)
+	return nil
+}
+
+func setGuest(g *hub.Guest, name, raw string) (err error) {
+	switch name {
+	case "vmid":
+		vmid, err := strconv.ParseUint(raw, 10, 32)
+		if err != nil {
+			return errVMID
+		}
+		g.VMID = uint32(vmid)
+	case "name":
+		g.Name, err = guestText(name, raw)
+	case "status":
+		g.Status, err = guestText(name, raw)
+	case "controller_version":
+		g.ControllerVersion, err = guestText(name, raw)
+	case "spec":
+		switch raw[0] {
+		case '{':
+			g.Spec = []byte(raw)
+		case 'n':
+		default:
+			return errSpec
+		}
+	}
+	return err
+}
+
+func guestText(name, raw string) (string, error) {
+	switch raw[0] {
+	case '"':
+		return unquote(raw), nil
+	case 'n':
+		return "", nil
+	}
+	return "", fmt.Errorf("%s: not a string", name)
+}
+
+func (d *decoder) cloudflared(object cursor) error {
+	for object.enter(); object.more(); {
+		name, raw := object.name(), object.value()
+		if name != "status" || raw == "null" {
+			continue
+		}
+		if raw[0] != '"' {
+			return errCloudflared
+		}
+		status := unquote(raw)
+		if utf8.RuneCountInString(status) > maxCloudflared {
+			return errCloudflared
+		}
+		d.report.CloudflaredStatus = status
+	}
+	return nil
+}
+
+func (d *decoder) maintenance(object cursor) error {
+	var (
+		until  time.Time
+		reason string
+		err    = errUntil // unless it is there
+	)
+	for object.enter(); object.more(); {
+		name, raw := object.name(), object.value()
+		switch {
+		case name == "until" && raw[0] == '"':
+			if until, err = parseTime(unquote(raw)); err != nil {
+				return errUntil
+			}
+		case name == "until":
+			return errUntil
+		case name == "reason" && raw[0] == '"':
+			reason = unquote(raw)
+		case name == "reason" && raw != "null":
+			return errReason
+		}
+	}
+	if err == nil && until.After(d.receivedAt.Add(maxMaintenanceAhead)) {
+		err = errUntilTooLate
+	}
+	if err == nil {
+		d.report.MaintenanceUntil, d.report.MaintenanceReason = &until, reason
+	}
+	return err
+}
+
+// reject notes a part of the report that is left out.
+func (d *decoder) reject(section string, position int, reason, raw string) {
+	if len(d.report.Rejected) == maxRejected {
+		d.unlisted++
+		return
+	}
+	if n := maxRejectedItem; len(raw) > n {
+		for !utf8.RuneStart(raw[n]) {
+			n--
+		}
+		raw = raw[:n]
+	}
+	d.report.Rejected = append(d.report.Rejected, hub.RejectedItem{
+		Section: section, Position: position, Reason: reason, Item: []byte(raw),
+	})
+}
+
+// noteUnlisted turns the last note into the count of those that found no room.
+func (d *decoder) noteUnlisted() {
+	if d.unlisted == 0 {
+		return
+	}
+	d.report.Rejected[maxRejected-1] = hub.RejectedItem{
+		Section: d.report.Rejected[maxRejected-1].Section, Position: -1,
+		Reason: fmt.Sprintf("%d more items were rejected", d.unlisted+1),
+	}
+}
