@@ -123,7 +123,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 		return
 	}
 	if n.Style != 0 && wantsNoQuotes(v.Type()) {
-		d.report(n, "take the quotes away", "%s must be a %s, not a text", path, v.Kind())
+		d.report(n, "take the quotes away", "%s must be %s, not a text", path, plainName(v.Kind()))
 		return
 	}
 	if err := setScalar(v, n.Value); err != nil {
@@ -136,6 +136,13 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 func wantsNoQuotes(t reflect.Type) bool {
 	return (t.Kind() == reflect.Bool || isNumber(t)) && t != durationType &&
 		!reflect.PointerTo(t).Implements(textUnmarshalerType)
+}
+
+func plainName(kind reflect.Kind) string {
+	if kind == reflect.Bool {
+		return "true or false"
+	}
+	return "a number"
 }
 
 func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string, around *yaml.Node) {

@@ -73,6 +73,9 @@ func appendNode(n *yaml.Node, steps []string, item *yaml.Node) error {
 		case value == nil && n.Kind != yaml.MappingNode:
 			return fmt.Errorf("%s has no place in %s", step, kindName(n.Kind))
 		case value == nil:
+			if len(n.Content) == 0 {
+				n.Style = 0 // {} grows into lines
+			}
 			value = &yaml.Node{}
 			n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: step}, value)
 		}
