@@ -81,7 +81,8 @@ type Fleet struct {
 // NewFleet indexes spec, which it owns from then on. It fails on what cannot be
 // indexed: an id, a name or a key that stands twice, or a host without its
 // customer. (Loaders report such mistakes with their places; this is the
-// backstop.) Keys of retired hosts are left out: they are unknown.
+// backstop.) Keys of retired hosts are left out: they are unknown. So are keys
+// without a digest, which a fleet read without an identity has.
 func NewFleet(spec FleetSpec) (*Fleet, error) {
 	f := &Fleet{
 		spec:      spec,
@@ -127,6 +128,9 @@ func (f *Fleet) addHost(h *Host) error {
 
 func (f *Fleet) addKeys(keys []Key) error {
 	for _, k := range keys {
+		if k.Digest == (Digest{}) {
+			continue // read without an identity: nobody can use it
+		}
 		if other, twice := f.keys[k.Digest]; twice {
 			return fmt.Errorf("key %s of %s is the same as key %s of %s", k.ID, k.Owner, other.ID, other.Owner)
 		}

@@ -120,6 +120,14 @@ func ParseOwner(text string) (Owner, error) {
 	return Owner{}, fmt.Errorf("%q is no owner: write host/<id>, customer/<name> or fleet", text)
 }
 
+const maxKeyID = 32
+
+// ValidKeyID reports whether id is 1–32 characters of [a-z0-9][a-z0-9-]*.
+func ValidKeyID(id string) bool {
+	return id != "" && len(id) <= maxKeyID && id[0] != '-' &&
+		strings.Trim(id, lowerAlnum+"-") == ""
+}
+
 // Key is a valid key of an owner: its digest, never its text.
 type Key struct {
 	ID       string // unique within its owner, as "k1"

@@ -1,0 +1,59 @@
+package seal
+
+import (
+	"crypto/sha256"
+	"sync"
+
+	"felhom.eu/hub/internal/hub"
+)
+
+// maxCached bounds the cache of an Opener: 64 bytes each, so 64 MiB and a map.
+const maxCached = 1 << 20
+
+// Opener opens seals with a fixed list of identities and remembers the digests
+// of the keys by the digest of the ciphertext, so that reading a fleet again
+// costs only what changed (an unseal takes 130 µs). It holds no key. It is
+// safe for use by several goroutines.
+type Opener struct {
+	identities []Identity
+
+	mu     sync.Mutex
+	opened map[[sha256.Size]byte]hub.Digest
+}
+
+// NewOpener makes an Opener; the identities are tried in their order.
+func NewOpener(identities []Identity) *Opener {
+	return &Opener{identities: identities, opened: make(map[[sha256.Size]byte]hub.Digest)}
+}
+
+// Open returns the digest of the key sealed in armored, which must be key keyID
+// of owner. It fails with ErrNotSealed, ErrDamaged, ErrNoIdentity, ErrPayload
+// or an *OwnerError.
+func (o *Opener) Open(owner hub.Owner, keyID, armored string) (hub.Digest, error) {
+	// The place is part of what is remembered: a seal copied to another one
+	// is not found, and judged anew.
+	place := sha256.Sum256([]byte(owner.String() + "\n" + keyID + "\n" + armored))
+	o.mu.Lock()
+	digest, known := o.opened[place]
+	o.mu.Unlock()
+	if known {
+		return digest, nil
+	}
+	p, err := Open(armored, o.identities)
+	if err != nil {
+		return hub.Digest{}, err
+	}
+	if p.Owner != owner || p.KeyID != keyID {
+		return hub.Digest{}, &OwnerError{Owner: p.Owner, Wanted: owner, KeyID: p.KeyID, WantedKeyID: keyID}
+	}
+	if digest, err = hub.DigestKey(p.Key.Reveal()); err != nil {
+		return hub.Digest{}, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.opened) >= maxCached {
+		clear(o.opened) // what is still in use comes back with the next read
+	}
+	o.opened[place] = digest
+	return digest, nil
+}
