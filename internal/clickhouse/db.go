@@ -1,0 +1,143 @@
+// Package clickhouse is the hub's side of the database: its schema, the one
+// way in which rows enter it, and the questions the hub asks of it.
+//
+// It speaks the native protocol to the embedded engine, a server or a cluster
+// alike. Nothing here decides what to send again after an error: that is
+// package ship's work; this package offers it one block, one table, one token
+// ([DB.Insert]) and the questions that settle a doubt ([DB.Count], [DB.Boot]).
+//
+// No query reads the server's clock: times are parameters.
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/proto"
+
+	"felhom.eu/hub/internal/hub"
+)
+
+// Options says where the database is.
+type Options struct {
+	DSN      string        // clickhouse://user@host:9000/database
+	Password hub.Secret    // overrides a password in DSN
+	Address  func() string // current host:port; for an engine that moves. Nil: as in DSN
+	Timeout  time.Duration // of one attempt of a query or insert; default 60 s
+}
+
+const (
+	defaultTimeout = 60 * time.Second
+	dialTimeout    = 5 * time.Second
+	maxConns       = 8
+
+	// oldest supported release: 25.8 LTS.
+	minMajor, minMinor = 25, 8
+)
+
+// DB is a pool of connections. It is safe for concurrent use.
+type DB struct {
+	conn     driver.Conn
+	database string
+	timeout  time.Duration
+}
+
+// Open reads the DSN and makes the pool. It does not connect: the hub starts
+// with the database away.
+func Open(o Options) (*DB, error) {
+	opts, err := ch.ParseDSN(o.DSN)
+	if err != nil {
+		return nil, fmt.Errorf("clickhouse.dsn: %w (write clickhouse://user@host:9000/hub)", err)
+	}
+	if opts.Protocol != ch.Native {
+		return nil, errors.New("clickhouse.dsn: only the native protocol is spoken: write clickhouse://user@host:9000/hub")
+	}
+	if opts.Auth.Database == "" {
+		opts.Auth.Database = "hub"
+	}
+	if !o.Password.Empty() {
+		opts.Auth.Password = o.Password.Reveal()
+	}
+	if o.Address != nil {
+		opts.DialContext = func(ctx context.Context, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", o.Address())
+		}
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	opts.Compression = &ch.Compression{Method: ch.CompressionLZ4}
+	opts.DialTimeout = dialTimeout
+	opts.ReadTimeout = o.Timeout
+	opts.MaxOpenConns, opts.MaxIdleConns = maxConns, maxConns
+	conn, err := ch.Open(opts)
+	if err != nil {
+		return nil, fmt.Errorf("clickhouse.dsn: %w", err)
+	}
+	return &DB{conn: conn, database: opts.Auth.Database, timeout: o.Timeout}, nil
+}
+
+// Close closes every connection.
+func (db *DB) Close() error { return db.conn.Close() }
+
+// Ping asks for an answer within 5 s.
+func (db *DB) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return db.conn.Ping(ctx)
+}
+
+// Check connects and says what is wrong with the server, if anything is: too
+// old a version, or no such database.
+func (db *DB) Check(ctx context.Context) (version string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	v, err := db.conn.ServerVersion()
+	if err != nil {
+		return "", err
+	}
+	version = v.Version.String()
+	if v.Version.Major < minMajor || v.Version.Major == minMajor && v.Version.Minor < minMinor {
+		return version, fmt.Errorf("the server is ClickHouse %s; %d.%d or later is needed", version, minMajor, minMinor)
+	}
+	var one uint8
+	return version, db.conn.QueryRow(ctx, "SELECT 1").Scan(&one)
+}
+
+// queryContext bounds one query or insert and carries its settings.
+func (db *DB) queryContext(ctx context.Context, s ch.Settings) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, db.timeout)
+	return ch.Context(ctx, ch.WithSettings(s)), cancel
+}
+
+// Code numbers of ClickHouse's ErrorCodes.cpp that say "the same rows can never
+// be taken", as opposed to "not now".
+var permanentCodes = map[int32]bool{
+	6:   true, // CANNOT_PARSE_TEXT
+	16:  true, // NO_SUCH_COLUMN_IN_TABLE
+	20:  true, // NUMBER_OF_COLUMNS_DOESNT_MATCH
+	47:  true, // UNKNOWN_IDENTIFIER
+	53:  true, // TYPE_MISMATCH
+	60:  true, // UNKNOWN_TABLE
+	81:  true, // UNKNOWN_DATABASE
+	516: true, // AUTHENTICATION_FAILED
+	497: true, // ACCESS_DENIED
+}
+
+// Permanent reports whether err is an answer of the server that a retry will
+// not change until a person does something.
+func Permanent(err error) bool {
+	var e *proto.Exception
+	return errors.As(err, &e) && permanentCodes[e.Code]
+}
+
+// quoteName quotes an identifier.
+func quoteName(name string) string {
+	return "`" + strings.NewReplacer("\\", "\\\\", "`", "\\`").Replace(name) + "`"
+}

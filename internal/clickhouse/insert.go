@@ -1,0 +1,116 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+
+	"felhom.eu/hub/internal/hub"
+)
+
+// Range is a run of spool records within one volume, both ends included.
+type Range struct {
+	SpoolID     hub.SpoolID
+	First, Last uint64
+}
+
+// String returns "<spool id>/<first>-<last>".
+func (r Range) String() string { return fmt.Sprintf("%s/%d-%d", r.SpoolID, r.First, r.Last) }
+
+// Insert sends the batch's rows for one table as one block under token, and
+// returns nil when the server has them durably, or had them already under the
+// same token. Any error leaves the outcome open. A table without rows is done
+// at once.
+func (db *DB) Insert(ctx context.Context, b *Batch, table, token string) error {
+	return db.insertBlock(ctx, table, b.block(table), token)
+}
+
+func (db *DB) insertBlock(ctx context.Context, table string, rows block, token string) error {
+	if rows.rows() == 0 {
+		return nil
+	}
+	ctx, cancel := db.queryContext(ctx, insertSettings(token))
+	defer cancel()
+	columns := rows.columns()
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.name
+	}
+	batch, err := db.conn.PrepareBatch(ctx, "INSERT INTO "+quoteName(table)+" ("+strings.Join(names, ", ")+")")
+	if err != nil {
+		return fmt.Errorf("insert into %s: %w", table, err)
+	}
+	defer batch.Close()
+	for i, c := range columns {
+		if err := batch.Column(i).Append(c.values); err != nil {
+			_ = batch.Abort()
+			return fmt.Errorf("insert into %s: column %s: %w", table, c.name, err)
+		}
+	}
+	if err := batch.Send(); err != nil {
+		return fmt.Errorf("insert into %s: %w", table, err)
+	}
+	return nil
+}
+
+// insertSettings are on every insert, explicitly: the server's defaults differ
+// between releases (async_insert became 1 in 26.3).
+func insertSettings(token string) ch.Settings {
+	return ch.Settings{
+		"async_insert":               0,
+		"insert_deduplication_token": token,
+		"deduplicate_blocks_in_dependent_materialized_views": 1,
+		"max_partitions_per_insert_block":                    1,
+		"log_comment":                                        token,
+	}
+}
+
+// Count returns how many rows of a range a table holds.
+func (db *DB) Count(ctx context.Context, table string, r Range) (uint64, error) {
+	ctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	var n uint64
+	err := db.conn.QueryRow(ctx, "SELECT count() FROM "+quoteName(table)+" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?",
+		r.SpoolID.String(), r.First, r.Last).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("count %s in %s: %w", r, table, err)
+	}
+	return n, nil
+}
+
+// Present returns the sequence numbers of a range that a table holds.
+func (db *DB) Present(ctx context.Context, table string, r Range) (map[uint64]bool, error) {
+	ctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	var seqs []struct {
+		Seq uint64 `ch:"spool_seq"`
+	}
+	err := db.conn.Select(ctx, &seqs, "SELECT DISTINCT spool_seq FROM "+quoteName(table)+" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?",
+		r.SpoolID.String(), r.First, r.Last)
+	if err != nil {
+		return nil, fmt.Errorf("look for %s in %s: %w", r, table, err)
+	}
+	present := make(map[uint64]bool, len(seqs))
+	for _, s := range seqs {
+		present[s.Seq] = true
+	}
+	return present, nil
+}
+
+// Boot returns a random id of the server's current run: it changes when, and
+// only when, the server restarts. (It is a row of a table that lives in memory;
+// uptime() counts whole seconds, which cannot tell two quick restarts apart.)
+func (db *DB) Boot(ctx context.Context) (string, error) {
+	ctx, cancel := db.queryContext(ctx, ch.Settings{"async_insert": 0})
+	defer cancel()
+	if err := db.conn.Exec(ctx, "INSERT INTO server_boot SELECT generateUUIDv4() WHERE (SELECT count() FROM server_boot) = 0"); err != nil {
+		return "", fmt.Errorf("ask which run of the server this is: %w", err)
+	}
+	var id string
+	if err := db.conn.QueryRow(ctx, "SELECT toString(min(boot_id)) FROM server_boot").Scan(&id); err != nil {
+		return "", fmt.Errorf("ask which run of the server this is: %w", err)
+	}
+	return id, nil
+}

@@ -1,0 +1,210 @@
+package clickhouse
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+)
+
+//go:embed schema/*.sql
+var schemaFiles embed.FS
+
+// Migration is one numbered step of the schema.
+type Migration struct {
+	Version  int
+	Name     string
+	Checksum string // SHA-256 of its text, hex
+	sql      string
+}
+
+// migrations reads the embedded steps, in order.
+func migrations() ([]Migration, error) {
+	entries, err := schemaFiles.ReadDir("schema") // sorted by name
+	if err != nil {
+		return nil, err
+	}
+	var steps []Migration
+	for i, e := range entries {
+		text, err := schemaFiles.ReadFile(path.Join("schema", e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		number, name, _ := strings.Cut(strings.TrimSuffix(e.Name(), ".sql"), "_")
+		version, err := strconv.Atoi(number)
+		if err != nil || version != i+1 {
+			return nil, fmt.Errorf("schema step %s: its number should be %d", e.Name(), i+1)
+		}
+		sql := feedValues.Replace(string(text))
+		sum := sha256.Sum256([]byte(sql))
+		steps = append(steps, Migration{version, name, hex.EncodeToString(sum[:]), sql})
+	}
+	return steps, nil
+}
+
+const ledgerSQL = `CREATE TABLE IF NOT EXISTS schema_migrations
+(
+    version    UInt32 COMMENT 'Number of the step.',
+    name       String COMMENT 'Name of the step.',
+    checksum   String COMMENT 'SHA-256 of the step''s text.',
+    applied_at DateTime64(3, 'UTC') COMMENT 'When the hub had applied it.'
+)
+ENGINE = MergeTree ORDER BY version
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
+COMMENT 'Schema steps that were applied to this database.'`
+
+// Pending returns the steps that Migrate would apply. It fails when the
+// database is newer than this hub, or when an applied step had another text.
+func (db *DB) Pending(ctx context.Context) ([]Migration, error) {
+	steps, err := migrations()
+	if err != nil {
+		return nil, err
+	}
+	applied, err := db.appliedSteps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var pending []Migration
+	for _, step := range steps {
+		switch sum, ok := applied[step.Version]; {
+		case !ok:
+			pending = append(pending, step)
+		case sum != step.Checksum:
+			return nil, fmt.Errorf("schema step %d (%s) of database %s was applied with another text: this hub and the one that made it differ; use that version, or a new database", step.Version, step.Name, db.database)
+		}
+		delete(applied, step.Version)
+	}
+	if len(applied) > 0 {
+		return nil, fmt.Errorf("database %s has %d schema steps that this hub does not know: it was made by a newer hub; upgrade this one", db.database, len(applied))
+	}
+	return pending, nil
+}
+
+func (db *DB) appliedSteps(ctx context.Context) (map[int]string, error) {
+	ctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	var there uint64
+	if err := db.conn.QueryRow(ctx, "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'schema_migrations'").Scan(&there); err != nil {
+		return nil, err
+	}
+	applied := map[int]string{}
+	if there == 0 {
+		return applied, nil
+	}
+	var rows []struct {
+		Version  uint32 `ch:"version"`
+		Checksum string `ch:"checksum"`
+	}
+	if err := db.conn.Select(ctx, &rows, "SELECT version, checksum FROM schema_migrations"); err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		applied[int(r.Version)] = r.Checksum
+	}
+	return applied, nil
+}
+
+// Migrate applies the pending steps in order and returns them. Each statement
+// is idempotent, so a step that was cut off is simply applied again.
+func (db *DB) Migrate(ctx context.Context, now time.Time) ([]Migration, error) {
+	pending, err := db.Pending(ctx)
+	if err != nil || len(pending) == 0 {
+		return nil, err
+	}
+	if err := db.exec(ctx, ledgerSQL); err != nil {
+		return nil, err
+	}
+	for _, step := range pending {
+		for _, statement := range splitStatements(step.sql) {
+			if err := db.exec(ctx, statement); err != nil {
+				return nil, fmt.Errorf("schema step %d (%s): %w", step.Version, step.Name, err)
+			}
+		}
+		if err := db.exec(ctx, "INSERT INTO schema_migrations SETTINGS async_insert = 0 VALUES (?, ?, ?, ?)",
+			uint32(step.Version), step.Name, step.Checksum, now); err != nil {
+			return nil, fmt.Errorf("schema step %d (%s): %w", step.Version, step.Name, err)
+		}
+	}
+	return pending, nil
+}
+
+func (db *DB) exec(ctx context.Context, statement string, args ...any) error {
+	ctx, cancel := db.queryContext(ctx, ch.Settings{"async_insert": 0})
+	defer cancel()
+	return db.conn.Exec(ctx, statement, args...)
+}
+
+// splitStatements cuts a step at the semicolons that end a line. No statement
+// of ours has one inside a text.
+func splitStatements(text string) []string {
+	var statements []string
+	for part := range strings.SplitSeq(text, ";\n") {
+		var lines []string
+		for line := range strings.Lines(part) {
+			if !strings.HasPrefix(strings.TrimSpace(line), "--") {
+				lines = append(lines, line)
+			}
+		}
+		if s := strings.TrimSpace(strings.Join(lines, "")); s != "" {
+			statements = append(statements, s)
+		}
+	}
+	return statements
+}
+
+// Retention is how long rows are kept, by the hub's receive time; 0 is for ever.
+type Retention struct {
+	Reports time.Duration // host_reports, rejected_items
+	Raw     time.Duration // host_report_bodies
+	Guests  time.Duration // guest_reports
+	Events  time.Duration // events
+}
+
+// SetRetention makes the tables' TTL what r says, and touches only those whose
+// TTL differs. Whole parts are dropped (ttl_only_drop_parts), so rows go within
+// a day (events: a month) after their time.
+func (db *DB) SetRetention(ctx context.Context, r Retention) error {
+	for _, t := range []struct {
+		table, column string
+		keep          time.Duration
+	}{
+		{"host_reports", "received_at", r.Reports},
+		{"rejected_items", "received_at", r.Reports},
+		{"host_report_bodies", "received_at", r.Raw},
+		{"guest_reports", "received_at", r.Guests},
+		{"events", "detected_at", r.Events},
+	} {
+		if err := db.setTTL(ctx, t.table, t.column, t.keep); err != nil {
+			return fmt.Errorf("retention of %s: %w", t.table, err)
+		}
+	}
+	return nil
+}
+
+func (db *DB) setTTL(ctx context.Context, table, column string, keep time.Duration) error {
+	qctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	var engine string
+	if err := db.conn.QueryRow(qctx, "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = ?", table).Scan(&engine); err != nil {
+		return err
+	}
+	has := strings.Contains(engine, " TTL ")
+	if keep == 0 {
+		if !has {
+			return nil
+		}
+		return db.exec(ctx, "ALTER TABLE "+quoteName(table)+" REMOVE TTL")
+	}
+	ttl := fmt.Sprintf("toDateTime(%s) + toIntervalSecond(%d)", column, int64(keep/time.Second))
+	if strings.Contains(engine, " TTL "+ttl+" ") {
+		return nil
+	}
+	return db.exec(ctx, "ALTER TABLE "+quoteName(table)+" MODIFY TTL "+ttl)
+}
