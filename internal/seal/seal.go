@@ -183,9 +183,10 @@ func (p Payload) encode() []byte {
 // hand-made seal may have). Encoding it again and comparing is stricter than
 // any decoder: no unknown, duplicate or folded name gets through.
 func decode(text []byte) (Payload, error) {
+	tooLong := len(text) > maxPayload
 	text = bytes.TrimSpace(text)
 	var raw payloadJSON
-	if len(text) > maxPayload || json.Unmarshal(text, &raw) != nil || raw.Version != version {
+	if tooLong || json.Unmarshal(text, &raw) != nil || raw.Version != version {
 		return Payload{}, ErrPayload
 	}
 	owner, err := hub.ParseOwner(raw.Owner)
