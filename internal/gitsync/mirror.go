@@ -1,0 +1,470 @@
+package gitsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-git/v5/config"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/filesystem"
+)
+
+const (
+	appliedRef = plumbing.ReferenceName("refs/hub/applied")
+
+	// A fetch adds a pack and a commit of ours some loose objects; nothing
+	// repacks them but cloning anew.
+	maxPacks = 50
+	maxLoose = 5000
+
+	maxHaves    = 100      // commits offered as known when fetching
+	objectCache = 32 << 20 // bytes, for one View
+	cloneFactor = 10       // a clone may take so many times Options.Timeout
+)
+
+// Options says what to mirror and where.
+type Options struct {
+	URL    string // a path, file://, https://, ssh:// or user@host:path; see CheckURL
+	Branch string // the branch to follow; "" = main
+	Dir    string // the mirror, made 0700; its siblings Dir.new and Dir.old are used too
+
+	CredentialsFile string // https: a token or user:token; ssh: a private key. 0600, read for each connection
+	KnownHostsFile  string // ssh: trusted host keys; "" = ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
+	CAFile          string // https: PEM authorities trusted beside the system's
+
+	Timeout time.Duration    // for one exchange with the remote; 0 = 60 s, ten times that for a clone
+	Logger  *slog.Logger     // nil = discard
+	Now     func() time.Time // clock of commits; nil = time.Now
+}
+
+// Repo is the mirror of one branch. Its methods may be called concurrently;
+// those that talk to the remote take turns.
+type Repo struct {
+	opts   Options
+	branch plumbing.ReferenceName
+	remote *remote
+	log    *slog.Logger
+
+	busy    chan struct{} // held by whoever talks to the remote or writes objects
+	swap    sync.RWMutex  // readers hold it while they read; taken to replace the mirror
+	damaged atomic.Bool   // a read found the mirror broken; the next Fetch clones anew
+}
+
+// Open checks the options and takes up the mirror that is in Dir, if there is
+// one; it does not talk to the remote. Close the Repo when done.
+func Open(o Options) (*Repo, error) {
+	if o.Branch == "" {
+		o.Branch = "main"
+	}
+	if o.Timeout == 0 {
+		o.Timeout = time.Minute
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	branch := plumbing.NewBranchReferenceName(o.Branch)
+	if err := branch.Validate(); err != nil {
+		return nil, fmt.Errorf("fleet.branch: %q is no name of a branch", o.Branch)
+	}
+	remote, err := newRemote(o)
+	if err != nil {
+		return nil, err
+	}
+	r := &Repo{opts: o, branch: branch, remote: remote, log: o.Logger, busy: make(chan struct{}, 1)}
+	if err := r.recover(); err != nil {
+		return nil, fmt.Errorf("git mirror: %w", err)
+	}
+	return r, nil
+}
+
+// recover finishes a swap that was cut short and removes what an interrupted
+// clone or fetch left.
+func (r *Repo) recover() error {
+	if err := os.MkdirAll(filepath.Dir(r.opts.Dir), 0o700); err != nil {
+		return err
+	}
+	if _, err := os.Stat(r.opts.Dir); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(r.oldDir(), r.opts.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	leftovers, err := filepath.Glob(filepath.Join(r.opts.Dir, "objects", "pack", "tmp_*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range append(leftovers, r.newDir(), r.oldDir()) {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Repo) newDir() string { return r.opts.Dir + ".new" }
+func (r *Repo) oldDir() string { return r.opts.Dir + ".old" }
+
+// Close waits for what is under way and drops idle connections. No file stays
+// open between calls, so nothing leaks without it but those.
+func (r *Repo) Close() error {
+	r.busy <- struct{}{}
+	defer r.release()
+	r.remote.close()
+	return nil
+}
+
+func (r *Repo) acquire(ctx context.Context) error {
+	select {
+	case r.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *Repo) release() { <-r.busy }
+
+// Damaged reports whether reading found the mirror broken. The next Fetch
+// clones it anew.
+func (r *Repo) Damaged() bool { return r.damaged.Load() }
+
+// RemoteHead asks the remote where the branch is; nothing is fetched.
+func (r *Repo) RemoteHead(ctx context.Context) (Hash, error) {
+	if err := r.acquire(ctx); err != nil {
+		return "", err
+	}
+	defer r.release()
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	defer cancel()
+	session, err := r.remote.upload(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer session.Close()
+	head, err := session.head(r.branch)
+	return hashOf(head), err
+}
+
+// Fetch brings the mirror to the head of the branch on the remote and returns
+// it. When the head is where it was, that costs one look at the remote's
+// references. A branch that was rewritten is followed, and logged.
+func (r *Repo) Fetch(ctx context.Context) (Hash, error) {
+	if err := r.acquire(ctx); err != nil {
+		return "", err
+	}
+	defer r.release()
+	head, err := r.fetch(ctx)
+	return hashOf(head), err
+}
+
+func (r *Repo) fetch(ctx context.Context) (plumbing.Hash, error) {
+	head, cause, err := r.fetchInto(ctx)
+	if err != nil || cause == nil {
+		return head, err
+	}
+	r.log.LogAttrs(ctx, slog.LevelInfo, "cloning the fleet repository", slog.String("why", cause.Error()))
+	return r.clone(ctx)
+}
+
+// fetchInto fetches into the mirror there is. A cause tells why it must be
+// cloned anew; an error, that the remote gave no answer.
+func (r *Repo) fetchInto(ctx context.Context) (head plumbing.Hash, cause, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	defer cancel()
+	session, err := r.remote.upload(ctx)
+	if err != nil {
+		return head, nil, err
+	}
+	defer session.Close()
+	if head, err = session.head(r.branch); err != nil {
+		return head, nil, err
+	}
+	if cause := r.unusable(); cause != nil {
+		return head, cause, nil
+	}
+	st := openStorage(r.opts.Dir, filesystem.Options{})
+	defer st.Close()
+	old, err := branchHead(st, r.branch)
+	if err != nil {
+		return head, err, nil
+	}
+	if old.Hash == head {
+		return head, nil, nil
+	}
+	if _, err := commitAndTree(st, head); err != nil { // else ours, or one we had before
+		if cause := r.crowded(); cause != nil {
+			return head, cause, nil
+		}
+		if err := session.fetch(ctx, st, head, recent(old)); err != nil {
+			return head, err, ctx.Err()
+		}
+		if err := syncDir(filepath.Join(r.opts.Dir, "objects", "pack"), "pack-*"); err != nil {
+			return head, nil, err
+		}
+	}
+	commit, err := commitAndTree(st, head)
+	if err != nil {
+		return head, err, nil
+	}
+	if ancestor, err := old.IsAncestor(commit); err != nil {
+		return head, err, nil
+	} else if !ancestor {
+		r.log.LogAttrs(ctx, slog.LevelWarn, "the history of the fleet's branch was rewritten",
+			slog.String("branch", r.opts.Branch), slog.String("was", old.Hash.String()), slog.String("is", head.String()))
+	}
+	return head, nil, st.SetReference(plumbing.NewHashReference(r.branch, head))
+}
+
+// unusable says why there is no mirror to fetch into, or nil.
+func (r *Repo) unusable() error {
+	if _, err := os.Stat(r.opts.Dir); err != nil {
+		return errors.New("there is no mirror yet")
+	}
+	if r.damaged.Load() {
+		return errors.New("the mirror is damaged")
+	}
+	return nil
+}
+
+// crowded says why the mirror must not grow further, or nil.
+func (r *Repo) crowded() error {
+	objects := filepath.Join(r.opts.Dir, "objects")
+	packs, _ := filepath.Glob(filepath.Join(objects, "pack", "pack-*.pack"))
+	loose, _ := filepath.Glob(filepath.Join(objects, "[0-9a-f][0-9a-f]", "*"))
+	if len(packs) > maxPacks || len(loose) > maxLoose {
+		return fmt.Errorf("the mirror has %d packs and %d loose objects", len(packs), len(loose))
+	}
+	return nil
+}
+
+// clone makes the mirror anew beside the present one, which stays untouched
+// until the new one is whole.
+func (r *Repo) clone(ctx context.Context) (head plumbing.Hash, err error) {
+	ctx, cancel := context.WithTimeout(ctx, cloneFactor*r.opts.Timeout)
+	defer cancel()
+	session, err := r.remote.upload(ctx)
+	if err != nil {
+		return head, err
+	}
+	defer session.Close()
+	if head, err = session.head(r.branch); err != nil {
+		return head, err
+	}
+	defer os.RemoveAll(r.newDir())
+	if err := r.fill(ctx, session, head); err != nil {
+		return head, fmt.Errorf("clone: %w", err)
+	}
+	if err := r.replace(); err != nil {
+		return head, fmt.Errorf("clone: %w", err)
+	}
+	r.damaged.Store(false)
+	return head, nil
+}
+
+// fill makes a bare repository in newDir with the whole history of head.
+func (r *Repo) fill(ctx context.Context, session *upload, head plumbing.Hash) error {
+	dir := r.newDir()
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	st := openStorage(dir, filesystem.Options{})
+	defer st.Close()
+	if err := st.Init(); err != nil {
+		return err
+	}
+	cfg := config.NewConfig()
+	cfg.Core.IsBare = true
+	if err := st.SetConfig(cfg); err != nil {
+		return err
+	}
+	if err := session.fetch(ctx, st, head, nil); err != nil {
+		return err
+	}
+	if _, err := commitAndTree(st, head); err != nil {
+		return err
+	}
+	if err := st.SetReference(plumbing.NewHashReference(r.branch, head)); err != nil {
+		return err
+	}
+	if err := st.SetReference(plumbing.NewSymbolicReference(plumbing.HEAD, r.branch)); err != nil {
+		return err
+	}
+	return syncDir(filepath.Join(dir, "objects", "pack"), "pack-*")
+}
+
+// replace puts newDir in the mirror's place once nobody reads from that.
+func (r *Repo) replace() error {
+	r.swap.Lock()
+	defer r.swap.Unlock()
+	if applied, ok := readApplied(r.opts.Dir); ok {
+		if err := r.carryApplied(applied); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(r.opts.Dir, r.oldDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(r.newDir(), r.opts.Dir); err != nil {
+		return err
+	}
+	if err := syncPath(filepath.Dir(r.opts.Dir)); err != nil {
+		return err
+	}
+	return os.RemoveAll(r.oldDir())
+}
+
+// carryApplied takes refs/hub/applied over into newDir. A rewritten history may
+// lack that commit: then a sound mirror stays, for a restart would otherwise
+// begin with nothing, and a broken one goes.
+func (r *Repo) carryApplied(applied Hash) error {
+	st := openStorage(r.newDir(), filesystem.Options{})
+	defer st.Close()
+	if _, err := commitAndTree(st, applied.plumbing()); err == nil {
+		return writeApplied(r.newDir(), applied)
+	}
+	if !r.damaged.Load() {
+		return fmt.Errorf("the applied commit %s is not in the remote's history any more; keeping the present mirror", applied.Short())
+	}
+	r.log.Warn("the applied commit is lost: the mirror was damaged and the remote's history was rewritten", "applied", string(applied))
+	return nil
+}
+
+// Applied returns the commit that SetApplied named last, also by an earlier process.
+func (r *Repo) Applied() (Hash, bool) {
+	r.swap.RLock()
+	defer r.swap.RUnlock()
+	return readApplied(r.opts.Dir)
+}
+
+// SetApplied makes commit the one a restart begins with. It is durable when
+// SetApplied returns.
+func (r *Repo) SetApplied(commit Hash) error {
+	r.swap.RLock()
+	defer r.swap.RUnlock()
+	if err := writeApplied(r.opts.Dir, commit); err != nil {
+		return fmt.Errorf("git mirror: %s: %w", appliedRef, err)
+	}
+	return nil
+}
+
+func readApplied(dir string) (Hash, bool) {
+	data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(string(appliedRef))))
+	text := strings.TrimSpace(string(data))
+	if err != nil || !plumbing.IsHash(text) {
+		return "", false
+	}
+	return Hash(text), true
+}
+
+// writeApplied writes the reference itself: go-git would not sync it.
+func writeApplied(dir string, commit Hash) (err error) {
+	path := filepath.Join(dir, filepath.FromSlash(string(appliedRef)))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	// The name ends in .lock, as git's own do, so that nobody takes it for a reference.
+	f, err := os.OpenFile(path+".lock", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(string(commit) + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return errors.Join(syncPath(filepath.Dir(path)), syncPath(filepath.Dir(filepath.Dir(path))))
+}
+
+// Commit describes a commit that is in the mirror.
+func (r *Repo) Commit(h Hash) (Commit, error) {
+	r.swap.RLock()
+	defer r.swap.RUnlock()
+	st := openStorage(r.opts.Dir, filesystem.Options{})
+	defer st.Close()
+	c, err := object.GetCommit(st, h.plumbing())
+	if err != nil {
+		return Commit{}, fmt.Errorf("commit %s: %w", h.Short(), err)
+	}
+	subject, _, _ := strings.Cut(c.Message, "\n")
+	return Commit{Hash: h, Author: Author{c.Author.Name, c.Author.Email}, When: c.Author.When, Subject: subject}, nil
+}
+
+func openStorage(dir string, o filesystem.Options) *filesystem.Storage {
+	return filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(objectCache), o)
+}
+
+func branchHead(st *filesystem.Storage, branch plumbing.ReferenceName) (*object.Commit, error) {
+	ref, err := st.Reference(branch)
+	if err != nil {
+		return nil, fmt.Errorf("the mirror's %s: %w", branch, err)
+	}
+	return commitAndTree(st, ref.Hash())
+}
+
+// commitAndTree reads a commit and looks whether its tree is there.
+func commitAndTree(st *filesystem.Storage, h plumbing.Hash) (*object.Commit, error) {
+	commit, err := object.GetCommit(st, h)
+	if err != nil {
+		return nil, fmt.Errorf("commit %s: %w", h, err)
+	}
+	if _, err := commit.Tree(); err != nil {
+		return nil, fmt.Errorf("tree of commit %s: %w", h, err)
+	}
+	return commit, nil
+}
+
+// recent lists c and its first parents, so that a server that lost c, because
+// its history was rewritten, still finds what is common.
+func recent(c *object.Commit) []plumbing.Hash {
+	haves := []plumbing.Hash{c.Hash}
+	for len(haves) < maxHaves && c.NumParents() > 0 {
+		parent, err := c.Parent(0)
+		if err != nil {
+			break
+		}
+		c = parent
+		haves = append(haves, c.Hash)
+	}
+	return haves
+}
+
+// syncDir makes the files of dir that match pattern durable, and dir itself.
+func syncDir(dir, pattern string) error {
+	paths, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil {
+		return err
+	}
+	for _, path := range append(paths, dir) {
+		if err := syncPath(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
