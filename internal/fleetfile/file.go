@@ -1,0 +1,287 @@
+package fleetfile
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/seal"
+	"felhom.eu/hub/internal/yamlfile"
+)
+
+// file is what the first stage knows of one file: at most one of fleet,
+// customer and host is set, all nil where nothing could be read.
+type file struct {
+	name     string
+	fleet    *hub.FleetSpec
+	customer *hub.Customer
+	host     *hub.Host
+	problems []hub.Problem
+
+	named   yamlfile.Position // metadata.name
+	monitor yamlfile.Position // spec.monitor
+	keys    []keyPlace        // as the owner's Keys
+}
+
+// keyPlace is where a key stands, and what its ciphertext is.
+type keyPlace struct {
+	at     yamlfile.Position
+	sealed [sha256.Size]byte
+}
+
+// reader parses one file.
+type reader struct {
+	*stage
+	*file
+	doc *yamlfile.Document
+}
+
+func (s *stage) parse(name string, data []byte) *file {
+	r := reader{stage: s, file: &file{name: name}}
+	r.doc, r.problems = yamlfile.Parse(name, data, maxFileBytes)
+	if r.doc == nil {
+		return r.file
+	}
+	switch role, _, _ := placeOf(name); role {
+	case hostRole:
+		r.readHost()
+	case customerRole:
+		r.readCustomer()
+	default:
+		r.readFleet()
+	}
+	r.named, r.monitor = r.doc.Position("metadata.name"), r.doc.Position("spec.monitor")
+	return r.file
+}
+
+func (r *reader) decode(into any) { r.problems = append(r.problems, r.doc.Decode(into)...) }
+
+func (r *reader) report(at, message, hint string) {
+	r.problems = append(r.problems, r.doc.Problem(at, message, hint))
+}
+
+func (r *reader) readHost() {
+	var f HostFile
+	r.decode(&f)
+	folder := path.Base(path.Dir(path.Dir(r.name)))
+	id := strings.TrimSuffix(path.Base(r.name), ".yaml")
+	if !hub.ValidHostID(id) {
+		r.report("metadata.name", fmt.Sprintf("the file's name %q is no host id", id),
+			"lowercase letters, digits, dots and dashes; at most 128, a letter or digit first")
+	}
+	r.agree("metadata.name", f.Metadata.Name, id, "the file")
+	r.agree("metadata.customer", f.Metadata.Customer, folder, "the folder")
+	r.checkLabels(f.Metadata.Labels)
+	r.checkText("spec.displayName", f.Spec.DisplayName)
+	r.checkObject("spec.desired", f.Spec.Desired)
+	r.checkObject("spec.drRecord", f.Spec.DRRecord)
+	h := &hub.Host{
+		ID: id, Customer: folder, DisplayName: f.Spec.DisplayName, Labels: f.Metadata.Labels,
+		Lifecycle: hub.Lifecycle(f.Spec.State), Monitor: r.thresholds(f.Spec.Monitor),
+		Desired: f.Spec.Desired, DRRecord: f.Spec.DRRecord, File: r.name,
+	}
+	if f.Spec.State == "" {
+		h.Lifecycle = hub.Active
+	}
+	h.Keys = r.readKeys(hub.HostOwner(id), f.Spec.Keys, h.Lifecycle != hub.Retired)
+	r.host = h
+}
+
+func (r *reader) readCustomer() {
+	var f CustomerFile
+	r.decode(&f)
+	folder := path.Base(path.Dir(r.name))
+	if !hub.ValidCustomerName(folder) {
+		r.report("metadata.name", fmt.Sprintf("the folder's name %q is no customer name", folder), nameRule)
+	}
+	r.agree("metadata.name", f.Metadata.Name, folder, "the folder")
+	r.checkText("spec.displayName", f.Spec.DisplayName)
+	r.customer = &hub.Customer{
+		Name: folder, DisplayName: f.Spec.DisplayName, Blocked: f.Spec.Status == "blocked",
+		Monitor: r.thresholds(f.Spec.Monitor), File: r.name,
+		Keys: r.readKeys(hub.CustomerOwner(folder), f.Spec.Keys, true),
+	}
+}
+
+const nameRule = "lowercase letters, digits and dashes; at most 63, no dash first or last"
+
+func (r *reader) readFleet() {
+	var f FleetFile
+	r.decode(&f)
+	if name := f.Metadata.Name; name != "" && !hub.ValidCustomerName(name) {
+		r.report("metadata.name", fmt.Sprintf("%q is no name of a fleet", name), nameRule)
+	}
+	if f.Spec.Guards.AllowRemoval < 0 {
+		r.report("spec.guards.allowRemoval", "spec.guards.allowRemoval must not be negative", "")
+	}
+	r.fleet = &hub.FleetSpec{
+		Name: f.Metadata.Name, Monitor: r.thresholds(f.Spec.Monitor),
+		Keys: r.readKeys(hub.FleetOwner(), f.Spec.Keys, true),
+	}
+}
+
+// agree reports a name that differs from the one of the file or folder.
+func (r *reader) agree(at, got, want, what string) {
+	if got != "" && got != want {
+		r.report(at, fmt.Sprintf("%s is %q, but %s is named %q", at, got, what, want), "")
+	}
+}
+
+const maxText = 256
+
+func (r *reader) checkText(at, text string) {
+	if n := utf8.RuneCountInString(text); n > maxText {
+		r.report(at, fmt.Sprintf("%s has %d characters; at most %d", at, n, maxText), "")
+	}
+	if strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		r.report(at, at+" holds a character that cannot be printed", "")
+	}
+}
+
+var (
+	labelKey    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
+	fingerprint = regexp.MustCompile(`^[0-9a-f]{16}$`)
+)
+
+func (r *reader) checkLabels(labels map[string]string) {
+	for key, value := range labels {
+		at := "metadata.labels[" + key + "]"
+		if !labelKey.MatchString(key) {
+			r.report(at, fmt.Sprintf("%q is no name of a label", key),
+				"letters, digits and . _ / - between them; at most 63")
+		}
+		r.checkText(at, value)
+	}
+}
+
+func (r *reader) checkObject(at string, text yamlfile.JSON) {
+	if len(text) > 0 && text[0] != '{' {
+		r.report(at, at+" must be a mapping", "")
+	}
+}
+
+func (r *reader) thresholds(m *Monitor) hub.Thresholds {
+	if m == nil {
+		return hub.Thresholds{}
+	}
+	for at, d := range map[string]time.Duration{"spec.monitor.staleAfter": m.StaleAfter, "spec.monitor.downAfter": m.DownAfter} {
+		if d < 0 {
+			r.report(at, at+" must not be negative", "")
+		}
+	}
+	return hub.Thresholds{StaleAfter: m.StaleAfter, DownAfter: m.DownAfter}
+}
+
+// readKeys checks the keys of a file and opens them, where it can and should.
+func (r *reader) readKeys(owner hub.Owner, keys []Key, open bool) []hub.Key {
+	var out []hub.Key
+	first := make(map[string]int, len(keys))
+	for i, k := range keys {
+		at := fmt.Sprintf("spec.keys[%d]", i)
+		if k.ID != "" && !hub.ValidKeyID(k.ID) {
+			r.report(at+".id", fmt.Sprintf("%q is no key id", k.ID), "lowercase letters, digits and dashes, as k1; at most 32")
+		}
+		if j, twice := first[k.ID]; twice && k.ID != "" {
+			r.report(at+".id", fmt.Sprintf("key id %q stands twice", k.ID),
+				fmt.Sprintf("first in line %d", r.doc.Position(fmt.Sprintf("spec.keys[%d].id", j)).Line))
+		} else {
+			first[k.ID] = i
+		}
+		key := hub.Key{ID: k.ID, Owner: owner}
+		if k.NotAfter != nil {
+			key.NotAfter = *k.NotAfter
+		}
+		if k.Sealed != "" && k.ID != "" && r.checkSealedTo(at, k) {
+			if open && r.opener != nil {
+				key.Digest = r.open(at, owner, k)
+			} else {
+				r.checkForm(at, k)
+			}
+		}
+		out = append(out, key)
+		r.keys = append(r.keys, keyPlace{at: r.doc.Position(at + ".id"), sealed: sha256.Sum256([]byte(strings.TrimSpace(k.Sealed)))})
+	}
+	return out
+}
+
+func (r *reader) checkSealedTo(at string, k Key) bool {
+	before := len(r.problems)
+	for i, print := range k.SealedTo {
+		item := fmt.Sprintf("%s.sealedTo[%d]", at, i)
+		switch {
+		case !fingerprint.MatchString(print):
+			r.report(item, item+" is not the fingerprint of a recipient", "16 hex digits")
+		case slices.Index(k.SealedTo, print) < i:
+			r.report(item, fmt.Sprintf("recipient %s stands twice", print), "")
+		}
+	}
+	return len(r.problems) == before
+}
+
+// open unseals a key, or says why it cannot.
+func (r *reader) open(at string, owner hub.Owner, k Key) hub.Digest {
+	digest, err := r.opener.Open(owner, k.ID, k.Sealed)
+	if errors.Is(err, seal.ErrNoIdentity) {
+		r.report(at+".sealed", fmt.Sprintf("none of the hub's identities opens key %s of %s; it was sealed to %s", k.ID, owner, r.nameAll(k.SealedTo)),
+			"seal it to the hub's recipient, or give the hub the identity in fleet.identity_files")
+	} else if err != nil {
+		r.report(at+".sealed", fmt.Sprintf("key %s of %s: %v", k.ID, owner, err), "make a new key with: hub fleet key add "+owner.String())
+	}
+	return digest
+}
+
+// checkForm checks what can be known of a seal without opening it.
+func (r *reader) checkForm(at string, k Key) {
+	kinds, err := seal.Recipients(k.Sealed)
+	if err != nil {
+		r.report(at+".sealed", fmt.Sprintf("key %s: %v", k.ID, err), "")
+		return
+	}
+	if len(kinds) != len(k.SealedTo) {
+		r.report(at+".sealedTo", fmt.Sprintf("key %s is sealed to %d recipients, but sealedTo names %d", k.ID, len(kinds), len(k.SealedTo)), "")
+		return
+	}
+	var missing []string
+	unknown := slices.Clone(k.SealedTo)
+	for _, recipient := range r.recipients {
+		if i := slices.Index(unknown, recipient.Fingerprint()); i >= 0 {
+			unknown = slices.Delete(unknown, i, i+1)
+		} else {
+			missing = append(missing, recipient.Fingerprint())
+		}
+	}
+	const hint = "seal it again, to the recipients of " + RecipientsPath
+	switch {
+	case len(r.recipients) == 0: // reported there
+	case len(missing) > 0:
+		r.report(at+".sealedTo", fmt.Sprintf("key %s is not sealed to %s", k.ID, r.nameAll(missing)), hint)
+	case len(unknown) > 0:
+		r.report(at+".sealedTo", fmt.Sprintf("key %s is sealed to %s, which %s does not name", k.ID, r.nameAll(unknown), RecipientsPath), hint)
+	case kinds[0] != r.recipients[0].Kind():
+		r.report(at+".sealed", fmt.Sprintf("key %s is sealed to recipients of the kind %s, but %s names %s", k.ID, kinds[0], RecipientsPath, r.recipients[0].Kind()), hint)
+	}
+}
+
+// nameAll names recipients by fingerprint, and by the beginning of their public
+// string where recipients.txt has it.
+func (r *reader) nameAll(prints []string) string {
+	const shown = 16
+	var names []string
+	for _, print := range prints {
+		i := slices.IndexFunc(r.recipients, func(known seal.Recipient) bool { return known.Fingerprint() == print })
+		if i < 0 {
+			names = append(names, print)
+			continue
+		}
+		names = append(names, fmt.Sprintf("%s (%s…)", print, r.recipients[i].String()[:shown]))
+	}
+	return strings.Join(names, ", ")
+}
