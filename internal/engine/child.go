@@ -164,15 +164,15 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	return line, err
 }
 
-// terminate asks the process to end, and ends it after grace or when unhurried
-// is done.
-func (c *child) terminate(unhurried context.Context, grace time.Duration) {
+// terminate asks the process to end, and ends it after grace or when hurried is
+// done.
+func (c *child) terminate(hurried context.Context, grace time.Duration) {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case <-c.exited:
-	case <-unhurried.Done():
+	case <-hurried.Done():
 	case <-timer.C:
 	}
 	c.kill()

@@ -85,12 +85,12 @@ type Engine struct {
 	timing  timing
 	log     *slog.Logger
 
-	mu        sync.Mutex // guards the fields below; Start and Stop hold life instead
+	life    sync.Mutex // held by Start and Stop
+	running *run       // nil while stopped
+
+	mu        sync.Mutex // guards the two below
 	endpoint  Endpoint
 	passwords map[Role]hub.Secret
-
-	life    sync.Mutex // one Start or Stop at a time
-	running *run       // nil while stopped
 
 	pid      atomic.Int64
 	restarts atomic.Int64
@@ -100,7 +100,7 @@ type Engine struct {
 type run struct {
 	lock   *os.File
 	cancel context.CancelFunc
-	hurry  context.CancelFunc // skip the grace that SIGTERM gives
+	hurry  context.CancelFunc // no grace between SIGTERM and SIGKILL
 	done   chan struct{}
 }
 
@@ -170,12 +170,12 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	// The engine outlives ctx, which is only about the start.
 	alive, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	unhurried, hurry := context.WithCancel(context.WithoutCancel(ctx))
+	hurried, hurry := context.WithCancel(context.WithoutCancel(ctx))
 	r := &run{lock: lock, cancel: cancel, hurry: hurry, done: make(chan struct{})}
 	first := make(chan error, 1)
 	go func() {
 		defer close(r.done)
-		e.supervise(alive, unhurried, lock, first)
+		e.supervise(alive, hurried, lock, first)
 	}()
 
 	select {

@@ -29,6 +29,9 @@ import (
 const parentDir = "ENGINE_TEST_PARENT_DIR"
 
 func TestMain(m *testing.M) {
+	if engine.IsFake() {
+		engine.BeFake()
+	}
 	if dir := os.Getenv(parentDir); dir != "" {
 		beParent(dir)
 	}
@@ -111,7 +114,8 @@ func TestLogTablesAreOff(t *testing.T) {
 }
 
 func TestAnalyst(t *testing.T) {
-	e := enginetest.Shared(t)
+	t.Parallel()
+	e := enginetest.New(t)
 	for _, statement := range []string{
 		"CREATE TABLE hub.readable (a Int8 COMMENT 'of the column') ENGINE = MergeTree ORDER BY a COMMENT 'of the table'",
 		"CREATE TABLE hub.fleet_keys (a Int8) ENGINE = MergeTree ORDER BY a",
@@ -193,6 +197,7 @@ func request(t *testing.T, e *engine.Engine, user, password, statement string) (
 }
 
 func TestNothingWithoutPassword(t *testing.T) {
+	t.Parallel()
 	e := enginetest.New(t)
 	ask(t, e, engine.RoleHub, "CREATE TABLE hub.t ENGINE = Memory AS SELECT 1 AS a")
 	for _, c := range []struct{ user, password string }{
@@ -213,6 +218,7 @@ func TestNothingWithoutPassword(t *testing.T) {
 }
 
 func TestFilesAreTheOwnersAlone(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "clickhouse")
 	e := enginetest.Start(t, engine.Options{Dir: dir})
 	info, err := os.Stat(dir)
@@ -234,6 +240,7 @@ func TestFilesAreTheOwnersAlone(t *testing.T) {
 }
 
 func TestDataAndPasswordsSurviveStop(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	e := enginetest.Start(t, engine.Options{Dir: dir, Database: "own"})
 	ask(t, e, engine.RoleHub, "CREATE TABLE own.t (a Int8) ENGINE = MergeTree ORDER BY a SETTINGS fsync_after_insert = 1")
@@ -267,6 +274,7 @@ func TestDataAndPasswordsSurviveStop(t *testing.T) {
 }
 
 func TestComesBack(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		kill func(t *testing.T, e *engine.Engine)
@@ -321,6 +329,7 @@ func answers(e *engine.Engine) bool {
 }
 
 func TestStopWhileItComesBack(t *testing.T) {
+	t.Parallel()
 	e := enginetest.New(t)
 	if err := syscall.Kill(e.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -342,6 +351,7 @@ func TestOwnProcessGroup(t *testing.T) {
 }
 
 func TestSecondEngineOnTheSameDirectory(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first := enginetest.Start(t, engine.Options{Dir: dir})
 	second, err := engine.New(engine.Options{Dir: dir, Launcher: enginetest.Launcher(t)})
@@ -357,6 +367,7 @@ func TestSecondEngineOnTheSameDirectory(t *testing.T) {
 }
 
 func TestPortTaken(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -394,6 +405,7 @@ func TestStartGivesUpWithItsContext(t *testing.T) {
 }
 
 func TestNotALibrary(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "libchdb.so")
 	if err := os.WriteFile(path, []byte("no ELF"), 0o600); err != nil {
 		t.Fatal(err)
@@ -422,7 +434,8 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
-	dir := t.TempDir()
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a & <b>")
 	if _, err := engine.Describe(dir); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("without an engine: %v", err)
 	}
@@ -463,6 +476,7 @@ func beParent(dir string) {
 }
 
 func TestDiesWithParent(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGQUIT} {
 		parent := exec.Command(os.Args[0])

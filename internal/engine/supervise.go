@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,18 +19,18 @@ const alarmAfter = 3
 
 // supervise keeps one engine running until ctx ends. It tells first how the
 // first launch went, and returns when that failed.
-func (e *Engine) supervise(ctx, unhurried context.Context, lock *os.File, first chan<- error) {
+func (e *Engine) supervise(ctx, hurried context.Context, lock *os.File, first chan<- error) {
 	// The kernel ties the parent-death signal to the thread that forks, so this
 	// goroutine forks and keeps its thread for as long as the engine may live.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
 	backoff, deaths := e.timing.backoff, 0
-	want := e.wantedPorts()
+	want := e.nextPorts(false)
 	up := false // whether any launch came up
 	for {
 		var readyAt time.Time
-		err := e.attempt(ctx, unhurried, lock, want, func() {
+		err := e.attempt(ctx, hurried, lock, want, func() {
 			readyAt = time.Now()
 			if !up {
 				up = true
@@ -44,18 +45,17 @@ func (e *Engine) supervise(ctx, unhurried context.Context, lock *os.File, first 
 			return
 		}
 		e.restarts.Add(1)
-		if want = e.wantedPorts(); !readyAt.IsZero() {
-			want = e.lastPorts()
-		}
+		want = e.nextPorts(!readyAt.IsZero())
 		if !readyAt.IsZero() && time.Since(readyAt) >= e.timing.healthy {
 			backoff, deaths = e.timing.backoff, 0
 		}
 		deaths++
-		report := e.log.Warn
+		level := slog.LevelWarn
 		if deaths >= alarmAfter {
-			report = e.log.Error
+			level = slog.LevelError
 		}
-		report("the engine died and is started again", "cause", err, "wait", backoff, "restarts", e.Restarts(), "deaths_in_a_row", deaths)
+		e.log.Log(ctx, level, "the engine died and is started again",
+			"cause", err, "wait", backoff, "restarts", e.Restarts(), "deaths_in_a_row", deaths)
 		select {
 		case <-ctx.Done():
 			return
@@ -68,10 +68,12 @@ func (e *Engine) supervise(ctx, unhurried context.Context, lock *os.File, first 
 // ports are what the engine is asked to listen on.
 type ports struct{ tcp, http int }
 
-func (e *Engine) wantedPorts() ports { return ports{e.options.TCPPort, e.options.HTTPPort} }
-
-// lastPorts are those of the last run: clients that come back find it there.
-func (e *Engine) lastPorts() ports {
+// nextPorts returns the configured ports; where the last run came up, those it
+// had, so that clients which come back find the engine there.
+func (e *Engine) nextPorts(cameUp bool) ports {
+	if !cameUp {
+		return ports{e.options.TCPPort, e.options.HTTPPort}
+	}
 	at := e.Endpoint()
 	return ports{portOf(at.TCP), portOf(at.HTTP)}
 }
@@ -83,8 +85,9 @@ func portOf(address string) int {
 }
 
 // attempt launches the engine, calls ready once it serves, and returns when it
-// is gone: nil after ctx ended, else why it died.
-func (e *Engine) attempt(ctx, unhurried context.Context, lock *os.File, want ports, ready func()) error {
+// is gone: nil after ctx ended, else why it died. When hurried is done the end
+// comes without grace.
+func (e *Engine) attempt(ctx, hurried context.Context, lock *os.File, want ports, ready func()) error {
 	c, err := e.launch(want, lock)
 	if err != nil {
 		return err
@@ -97,7 +100,7 @@ func (e *Engine) attempt(ctx, unhurried context.Context, lock *os.File, want por
 		err = e.watch(ctx, c)
 	}
 	if ctx.Err() != nil {
-		c.terminate(unhurried, e.timing.grace)
+		c.terminate(hurried, e.timing.grace)
 		return nil
 	}
 	c.kill()
