@@ -1,0 +1,286 @@
+// Package ingest decides whether a report is accepted, and makes it durable.
+//
+// A report passes four steps, each a method of [Acceptor] that the HTTP side
+// calls in this order: Ready (is a fleet in force?), Identify (whose key?),
+// Admit (may this key report, and so often?), and with the body Accept, which
+// returns only after the spool has synced the record: that is the commit point
+// of the whole hub. Each step looks at the fleet in force at that moment, so a
+// key that was removed stops working with the next request.
+//
+// A report sent again is recognised by [recent]: it is answered like the first
+// and leaves neither a row nor a sign of life.
+package ingest
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/spool"
+	"felhom.eu/hub/internal/wire"
+)
+
+// Fleets tells the fleet in force; nil while there is none yet. Once there is
+// one, there is always one.
+type Fleets interface {
+	Current() *hub.Fleet
+}
+
+// Spool makes records durable: all of them when it returns nil, else none.
+type Spool interface {
+	Append(ctx context.Context, records ...spool.Record) ([]hub.Receipt, error)
+}
+
+// Options are what an Acceptor needs. Fleets and Spool are required.
+type Options struct {
+	Fleets       Fleets
+	Spool        Spool
+	PollInterval time.Duration    // told to agents
+	HostRate     float64          // reports of one host per second, bursts of twice that; 0: no limit
+	CustomerRate float64          // the same for all hosts of a customer together
+	Now          func() time.Time // nil: time.Now
+	Logger       *slog.Logger     // nil: discard
+}
+
+// Acceptor takes reports. It is safe for concurrent use.
+type Acceptor struct {
+	fleets    Fleets
+	spool     Spool
+	now       func() time.Time
+	log       *slog.Logger
+	recent    *recent
+	hosts     *limiters
+	customers *limiters
+	failures  *failures
+	open      []byte // envelope
+	blocked   []byte // envelope for a blocked customer's hosts
+	rejected  atomic.Int64
+}
+
+// New makes an Acceptor.
+func New(o Options) *Acceptor {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Acceptor{
+		fleets: o.Fleets, spool: o.Spool, now: o.Now, log: o.Logger,
+		recent:    newRecent(),
+		hosts:     newLimiters(o.HostRate),
+		customers: newLimiters(o.CustomerRate),
+		failures:  newFailures(),
+		open:      wire.Envelope(o.PollInterval, false),
+		blocked:   wire.Envelope(o.PollInterval, true),
+	}
+}
+
+// Errors that reach agents. All failures of a key share one message, so that
+// the reply tells nothing about which keys exist; the reason is for the log.
+const badKey = "no valid key: send Authorization: Bearer <key>"
+
+func unauthorized(reason string) error {
+	return &hub.Error{Code: hub.Unauthorized, Reason: reason, Message: badKey}
+}
+
+var (
+	errNoFleet = &hub.Error{Code: hub.Unavailable, Reason: "no_fleet",
+		Message: "the hub has no fleet yet", Hint: "see problems in /api/v1/fleet/status", Retry: 5 * time.Second}
+	errCustomerKey = &hub.Error{Code: hub.Forbidden, Reason: "customer_key",
+		Message: "a customer's key may not send host reports"}
+	errOtherHost = &hub.Error{Code: hub.Forbidden, Reason: "other_host",
+		Message: "the key belongs to another host"}
+	errNotEnrolled = &hub.Error{Code: hub.Invalid, Reason: "not_enrolled",
+		Message: "the host is not enrolled", Hint: "enroll it in the fleet repository"}
+	errNotWaited = &hub.Error{Code: hub.Unavailable, Reason: "client_gone",
+		Message: "the request ended before the report was durable", Retry: time.Second}
+)
+
+// Ready returns nil, or Unavailable while no fleet is in force.
+func (a *Acceptor) Ready() error {
+	if a.fleets.Current() == nil {
+		return errNoFleet
+	}
+	return nil
+}
+
+// Identify finds the key that an Authorization header carries and that is valid
+// now. from is the client's address: too many failures from its neighbourhood
+// turn Unauthorized into RateLimited, and never touch a good key. With an
+// error, the key returned is the one refused, where it is known.
+func (a *Acceptor) Identify(authorization string, from netip.Addr) (hub.Key, error) {
+	fleet := a.fleets.Current()
+	if fleet == nil {
+		return hub.Key{}, errNoFleet
+	}
+	now := a.now()
+	key, err := findKey(fleet, authorization, now)
+	if err != nil {
+		if wait, ok := a.failures.allow(from, now); !ok {
+			err = &hub.Error{Code: hub.RateLimited, Reason: "failures",
+				Message: "too many requests without a valid key from this network", Retry: wait}
+		}
+	}
+	return key, err
+}
+
+func findKey(fleet *hub.Fleet, authorization string, now time.Time) (hub.Key, error) {
+	if authorization == "" {
+		return hub.Key{}, unauthorized("no_key")
+	}
+	scheme, text, _ := strings.Cut(authorization, " ")
+	digest, err := hub.DigestKey(text)
+	if err != nil || !strings.EqualFold(scheme, "Bearer") {
+		return hub.Key{}, unauthorized("malformed_key")
+	}
+	key, ok := fleet.Key(digest)
+	if !ok {
+		return hub.Key{}, unauthorized("unknown_key")
+	}
+	if !key.ValidAt(now) {
+		return key, unauthorized("expired_key")
+	}
+	return key, nil
+}
+
+// Admit decides, before a body is read, whether the key may report at all and
+// whether its host and customer keep to their rates. A global key's host is
+// known only from the body; Accept looks at its rates.
+func (a *Acceptor) Admit(key hub.Key) error {
+	switch key.Owner.Kind {
+	case hub.OwnerCustomer:
+		return errCustomerKey
+	case hub.OwnerFleet:
+		return nil
+	}
+	host, err := a.host(key, key.Owner.Name)
+	if err != nil {
+		return err
+	}
+	return a.admitHost(host)
+}
+
+// host finds the host in the fleet in force. Both keys of a host that is gone
+// answer as if it had never been.
+func (a *Acceptor) host(key hub.Key, id string) (*hub.Host, error) {
+	host, ok := a.fleets.Current().Enrolled(id)
+	switch {
+	case ok:
+		return host, nil
+	case key.Owner.Kind == hub.OwnerFleet:
+		return nil, errNotEnrolled
+	}
+	return nil, unauthorized("unknown_key")
+}
+
+// admitHost asks the host first: what a noisy host is refused does not count
+// against its customer.
+func (a *Acceptor) admitHost(host *hub.Host) error {
+	now := a.now()
+	if wait, ok := a.hosts.allow(host.ID, now); !ok {
+		return &hub.Error{Code: hub.RateLimited, Reason: "host_rate",
+			Message: "too many reports of this host", Retry: wait}
+	}
+	if wait, ok := a.customers.allow(host.Customer, now); !ok {
+		return &hub.Error{Code: hub.RateLimited, Reason: "customer_rate",
+			Message: "too many reports of this customer's hosts", Retry: wait}
+	}
+	return nil
+}
+
+// Accept takes the body of a report of a key that was admitted, and returns the
+// reply. When it returns nil the report is durable, by this call or, where
+// retry is true, by an earlier one with the same bytes. body is not used after
+// Accept has returned, whatever becomes of ctx: a client that goes away while
+// its report is written will find it accepted when it comes again.
+func (a *Acceptor) Accept(ctx context.Context, key hub.Key, body []byte) (envelope []byte, retry bool, err error) {
+	report, err := wire.DecodeReport(body, a.now())
+	if err != nil {
+		return nil, false, err
+	}
+	if key.Owner.Kind == hub.OwnerHost && key.Owner.Name != report.HostID {
+		return nil, false, errOtherHost
+	}
+	host, err := a.host(key, report.HostID)
+	if err != nil {
+		return nil, false, err
+	}
+	if key.Owner.Kind == hub.OwnerFleet {
+		if err := a.admitHost(host); err != nil {
+			return nil, false, err
+		}
+	}
+	retry, err = a.recent.once(ctx, host.ID, body, func() (hub.Receipt, error) {
+		return a.append(ctx, host, key, body)
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	if len(report.Rejected) > 0 && !retry {
+		a.noteRejected(host, report.Rejected)
+	}
+	envelope = a.open
+	if customer, ok := a.fleets.Current().Customer(host.Customer); ok && customer.Blocked {
+		envelope = a.blocked
+	}
+	return envelope, retry, nil
+}
+
+// append writes the record. It does not end with the request: others may wait
+// for the same bytes, and body must stay untouched until the spool is done.
+func (a *Acceptor) append(ctx context.Context, host *hub.Host, key hub.Key, body []byte) (hub.Receipt, error) {
+	receipts, err := a.spool.Append(context.WithoutCancel(ctx), spool.Record{
+		Kind: hub.KindHostReport, HostID: host.ID, CustomerID: host.Customer, KeyID: keyName(key), Body: body,
+	})
+	if err != nil {
+		return hub.Receipt{}, err
+	}
+	return receipts[0], nil
+}
+
+// keyName is what rows say about the key: its id, which is unique within its
+// host; global keys are told apart by "fleet/".
+func keyName(key hub.Key) string {
+	if key.Owner.Kind == hub.OwnerFleet {
+		return key.Owner.String() + "/" + key.ID
+	}
+	return key.ID
+}
+
+// noteRejected tells of the first item; all of them become rows.
+func (a *Acceptor) noteRejected(host *hub.Host, items []hub.RejectedItem) {
+	a.rejected.Add(int64(len(items)))
+	first := items[0]
+	a.log.Warn("parts of an accepted report were left out", "host", host.ID, "items", len(items),
+		"section", first.Section, "position", first.Position, "reason", first.Reason)
+}
+
+// Rejected returns how many items were left out of accepted reports.
+func (a *Acceptor) Rejected() int64 { return a.rejected.Load() }
+
+// LastSeen returns the receipt of the newest report of a host that was
+// accepted, is in the spool, or stands in a restored snapshot. Retries do not
+// count.
+func (a *Acceptor) LastSeen(hostID string) (hub.Receipt, bool) { return a.recent.last(hostID) }
+
+// Recover learns of a record that the spool holds. Entries may come in any
+// order, more than once, and before or after Restore.
+func (a *Acceptor) Recover(e spool.Entry) {
+	if e.Kind == hub.KindHostReport {
+		a.recent.insert(e.HostID, sumOf(e.Body), e.Receipt)
+	}
+}
+
+// Snapshot returns what Restore needs to recognise retries of reports that the
+// spool no longer holds. Take it before the spool removes volumes.
+func (a *Acceptor) Snapshot() []byte { return a.recent.snapshot() }
+
+// Restore adds what a snapshot knows. A snapshot that cannot be read changes
+// nothing; the price is that retries of reports older than the spool's oldest
+// volume are taken for new ones.
+func (a *Acceptor) Restore(snapshot []byte) error { return a.recent.restore(snapshot) }
