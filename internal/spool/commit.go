@@ -73,13 +73,13 @@ type committer struct {
 
 	refusal *hub.Error // why there is no volume; nil while all is well
 	failed  bool       // something failed since the last commit
-	pause   bool       // it failed again, or no volume could be opened: try once a tendInterval
+	pause   bool       // it failed again, or no volume could be opened: try only so often
 	tried   time.Time  // when a volume was last to be opened
 	behind  bool       // the clock is behind lastAt, and the log says so
 }
 
 func (s *Spool) commitLoop() {
-	tick := time.NewTicker(tendInterval)
+	tick := time.NewTicker(s.opts.tend)
 	defer tick.Stop()
 	for {
 		select {
@@ -227,7 +227,7 @@ func (s *Spool) ensureVolume(at, size int64) error {
 		}
 		s.closeVolume()
 	}
-	if c.pause && time.Since(c.tried) < tendInterval {
+	if c.pause && time.Since(c.tried) < s.opts.tend {
 		return c.refusal
 	}
 	return s.openVolume(at, max(s.opts.VolumeBytes, headerLen+size))

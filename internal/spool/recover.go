@@ -41,6 +41,7 @@ func (s *Spool) recover() error {
 			s.findMissing(f, volumes, known)
 		}
 	}
+	s.inherited = s.committer.ordinal
 	s.markShipped()
 	return nil
 }

@@ -50,6 +50,8 @@ type Options struct {
 	// called from a goroutine of the spool, at most once for every removal of
 	// one or more volumes, and may use the spool.
 	BeforeRemove func() error
+
+	tend time.Duration // how often to try again after a failure; tendInterval, but in tests
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -64,6 +66,7 @@ func (o Options) withDefaults() (Options, error) {
 	or((*int64)(&o.VolumeAge), int64(time.Hour))
 	or((*int64)(&o.Keep), int64(24*time.Hour))
 	o.VolumeBytes = min(o.VolumeBytes, o.MaxBytes/8)
+	or((*int64)(&o.tend), int64(tendInterval))
 	if o.VolumeBytes < headerLen || o.KeepBytes < 0 || o.VolumeAge < 0 || o.Keep < 0 {
 		return o, errors.New("spool: sizes and durations must be positive")
 	}
@@ -110,6 +113,8 @@ type Spool struct {
 	advanceMu sync.Mutex // one Advance at a time
 	stateMu   sync.Mutex // one state file at a time
 	sweepMu   sync.Mutex // one removal at a time
+
+	inherited uint64 // volumes up to this one were there at Open
 
 	committer committer
 }
@@ -180,6 +185,10 @@ func (s *Spool) Append(ctx context.Context, records ...Record) ([]hub.Receipt, e
 	}
 	return receipts, nil
 }
+
+// Inherited reports whether the volume was there at Open: its records were
+// appended, and maybe shipped, by an earlier process.
+func (s *Spool) Inherited(volume uint64) bool { return volume <= s.inherited }
 
 // Changed returns a channel that is closed at the next commit. Take it before
 // reading to the end, so that no commit is missed.
@@ -302,6 +311,7 @@ func (s *Spool) unshipped(c Cursor) (records, size int64) {
 type Stats struct {
 	UnshippedRecords int64     // records behind the cursor that can be read
 	UnshippedBytes   int64     // bytes of volumes behind the cursor
+	Inherited        int64     // of the unshipped records, those of volumes that were there at Open
 	OldestUnshipped  time.Time // received_at of the first record behind the cursor, or of one that is being written; zero: there is none
 	Volumes          int       // files
 	DiskBytes        int64     // bytes they take on disk, shipped and preallocated ones included
@@ -320,6 +330,11 @@ func (s *Spool) Stats() Stats {
 		LastSync: s.lastSync, Damage: len(s.damage),
 	}
 	st.UnshippedRecords, st.UnshippedBytes = s.unshipped(s.cursor)
+	for _, v := range s.volumes {
+		if s.Inherited(v.ordinal) && v.ordinal >= s.cursor.Volume {
+			st.Inherited += v.recordsSince(s.cursor.Seq)
+		}
+	}
 	// A group that is being written is not readable yet, but its reports were
 	// already received: whoever judges silence must wait for them.
 	if at := cmp.Or(s.oldest, s.writing); at != 0 {
