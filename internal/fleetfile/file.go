@@ -200,10 +200,11 @@ func (r *reader) readKeys(owner hub.Owner, keys []Key, open bool) []hub.Key {
 			key.NotAfter = *k.NotAfter
 		}
 		if k.Sealed != "" && k.ID != "" && r.checkSealedTo(at, k) {
-			if open && r.opener != nil {
-				key.Digest = r.open(at, owner, k)
-			} else {
+			switch {
+			case r.opener == nil:
 				r.checkForm(at, k)
+			case open:
+				key.Digest = r.open(at, owner, k)
 			}
 		}
 		out = append(out, key)

@@ -27,7 +27,7 @@ func (w *whole) check(files []*file) (hub.FleetSpec, []hub.Problem) {
 		role, _, _ := placeOf(f.name)
 		found = found || role == fleetRole
 		if f.fleet != nil {
-			spec = *f.fleet
+			spec.Name, spec.Monitor, spec.Keys = f.fleet.Name, f.fleet.Monitor, f.fleet.Keys
 		}
 		if role == customerRole {
 			customers[path.Base(path.Dir(f.name))] = f.customer // nil: unreadable, but there

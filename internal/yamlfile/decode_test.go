@@ -165,12 +165,17 @@ f.yaml:14:7: list must be a list, not a mapping (lines of key: value)`},
 }
 
 func TestSyntaxMistakesNameTheLine(t *testing.T) {
-	_, problems := read(t, "kind: Sample\nname: a\n  b: c\n", new(sample))
-	if len(problems) != 1 || !strings.HasPrefix(problems[0], "f.yaml:3: not YAML: ") {
-		t.Error(problems)
-	}
-	if _, problems := read(t, "a: [\n", new(sample)); len(problems) != 1 {
-		t.Error(problems)
+	for text, want := range map[string]string{
+		"kind: Sample\nname: a\n  b: c\n":       "f.yaml:3: not YAML: mapping values are not allowed in this context",
+		"kind: Sample\nlist: [a\nname: b\n":     "f.yaml:2: not YAML: did not find expected ',' or ']' (here, or in what begins here)",
+		"list: [\n":                             "f.yaml:2: not YAML: did not find expected node content (here, or in what begins here)",
+		"kind: Sample\nsection:\n  a: b\n c: d": "f.yaml:4: not YAML: did not find expected key (here, or in what begins here)",
+		"kind: Sample\nname: 'a\n":              "f.yaml:2: not YAML: found unexpected end of stream",
+		"name: *a\n":                            "f.yaml: not YAML: unknown anchor 'a' referenced",
+	} {
+		if _, problems := read(t, text, new(sample)); len(problems) != 1 || problems[0] != want {
+			t.Errorf("%q: %v", text, problems)
+		}
 	}
 }
 

@@ -88,14 +88,25 @@ func parseNode(data []byte) (root *yaml.Node, err error) {
 	return root, nil
 }
 
-// syntaxLine takes the line out of a message of yaml.v3, which types no error.
-var syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+var (
+	// syntaxLine takes the line out of a message of yaml.v3, which types no error.
+	syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	// unclosed are the messages whose line counts from 0, and may be that of
+	// the block around the mistake.
+	unclosed = regexp.MustCompile(`expected (node content|'-' indicator|key|',' or '[\]}]')$`)
+)
 
 func syntaxProblem(file string, err error) hub.Problem {
 	p := hub.Problem{File: file, Message: err.Error()}
-	if m := syntaxLine.FindStringSubmatch(p.Message); m != nil {
-		p.Line, _ = strconv.Atoi(m[1])
-		p.Message = "not YAML: " + p.Message[len(m[0]):]
+	m := syntaxLine.FindStringSubmatch(p.Message)
+	if m == nil {
+		return p
+	}
+	p.Line, _ = strconv.Atoi(m[1]) // no line: 0
+	p.Message = "not YAML: " + p.Message[len(m[0]):]
+	if unclosed.MatchString(p.Message) {
+		p.Line++
+		p.Hint = "here, or in what begins here"
 	}
 	return p
 }
