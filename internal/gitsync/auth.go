@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -120,10 +119,8 @@ func (o Options) sshAuth(ep *transport.Endpoint) (transport.AuthMethod, error) {
 	}
 	known, err := gitssh.NewKnownHostsDb(files...)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) || o.KnownHostsFile != "" {
-			err = fmt.Errorf("%s: %w", o.KnownHostsFile, err)
-		}
-		return nil, fmt.Errorf("the server's SSH host key cannot be checked: set fleet.known_hosts_file to a file that names it (ssh-keyscan %s): %w", ep.Host, err)
+		return nil, fmt.Errorf("the server's SSH host key cannot be checked: set fleet.known_hosts_file (now %q) to a file that names it (ssh-keyscan %s): %w",
+			o.KnownHostsFile, ep.Host, err)
 	}
 	port := ep.Port
 	if port == 0 {

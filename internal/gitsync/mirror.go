@@ -118,8 +118,8 @@ func (r *Repo) recover() error {
 func (r *Repo) newDir() string { return r.opts.Dir + ".new" }
 func (r *Repo) oldDir() string { return r.opts.Dir + ".old" }
 
-// Close waits for what is under way and drops idle connections. No file stays
-// open between calls, so nothing leaks without it but those.
+// Close waits for what is under way and drops idle connections. Files are open
+// only during a call.
 func (r *Repo) Close() error {
 	r.busy <- struct{}{}
 	defer r.release()

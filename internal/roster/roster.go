@@ -57,8 +57,9 @@ type Options struct {
 	Path     string        // folder of the repository that holds the fleet
 	Interval time.Duration // between pulls, minus up to 20 % jitter; 0 = 60 s
 
-	// Load reads the fleet of a commit. With any problem the fleet is not used.
-	Load func(fleet fs.FS, revision string) (*hub.Fleet, []hub.Problem)
+	// Load reads the fleet of a commit. With any problem the commit is rejected;
+	// an error says that it could not be read, and is tried again.
+	Load func(fleet fs.FS, revision string) (*hub.Fleet, []hub.Problem, error)
 
 	OnPull func(Result, time.Duration) // called after each pull; may be nil
 	Logger *slog.Logger                // nil = discard
@@ -234,7 +235,7 @@ func (r *Roster) refresh(ctx context.Context, force bool) (Result, error) {
 	}
 	fleet, problems, err := r.load(head)
 	if (err != nil || len(problems) > 0) && r.o.Source.Damaged() {
-		// What could not be read is no mistake of the commit: mend, read again.
+		// The mirror is at fault, not the commit: mend it and read again.
 		if head, err = r.o.Source.Fetch(ctx); err != nil {
 			return Failed, err
 		}
@@ -257,9 +258,9 @@ func (r *Roster) refresh(ctx context.Context, force bool) (Result, error) {
 // load reads the fleet of a commit. An error means that it could not be read;
 // problems, that it should not be used.
 func (r *Roster) load(commit gitsync.Hash) (fleet *hub.Fleet, problems []hub.Problem, err error) {
-	err = r.o.Source.View(commit, r.o.Path, func(fsys fs.FS) error {
-		fleet, problems = r.o.Load(fsys, string(commit))
-		return nil
+	err = r.o.Source.View(commit, r.o.Path, func(fsys fs.FS) (err error) {
+		fleet, problems, err = r.o.Load(fsys, string(commit))
+		return err
 	})
 	if err == nil && fleet == nil && len(problems) == 0 {
 		err = fmt.Errorf("commit %s gave neither a fleet nor a problem", commit.Short())

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -21,6 +22,7 @@ import (
 
 // fakeSource is a repository whose commits are texts that load understands.
 type fakeSource struct {
+	mu      sync.Mutex // for tests in which Run reads what they change
 	head    gitsync.Hash
 	away    error // what Fetch returns
 	files   map[gitsync.Hash]string
@@ -29,7 +31,16 @@ type fakeSource struct {
 	fetches []time.Time
 }
 
+// set changes the repository.
+func (s *fakeSource) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
 func (s *fakeSource) Fetch(context.Context) (gitsync.Hash, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.fetches = append(s.fetches, time.Now())
 	if s.away == nil {
 		s.damaged = false
@@ -38,7 +49,9 @@ func (s *fakeSource) Fetch(context.Context) (gitsync.Hash, error) {
 }
 
 func (s *fakeSource) View(commit gitsync.Hash, path string, read func(fs.FS) error) error {
+	s.mu.Lock()
 	text, ok := s.files[commit]
+	s.mu.Unlock()
 	if !ok {
 		return fs.ErrNotExist
 	}
@@ -53,10 +66,10 @@ func (s *fakeSource) SetApplied(h gitsync.Hash) error { s.applied = h; return ni
 func (s *fakeSource) Damaged() bool                   { return s.damaged }
 
 // load reads the file hosts, an id and perhaps a display name a line.
-func load(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem) {
+func load(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem, error) {
 	data, err := fs.ReadFile(fsys, "hosts")
 	if err != nil {
-		return nil, []hub.Problem{{File: "hosts", Message: err.Error()}}
+		return nil, nil, err
 	}
 	spec := hub.FleetSpec{Revision: revision, Customers: []*hub.Customer{{Name: "acme"}}}
 	seen := make(map[string]bool)
@@ -70,13 +83,10 @@ func load(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem) {
 		spec.Hosts = append(spec.Hosts, &hub.Host{ID: id, Customer: "acme", DisplayName: name, Lifecycle: hub.Active})
 	}
 	if len(problems) > 0 {
-		return nil, problems
+		return nil, problems, nil
 	}
 	fleet, err := hub.NewFleet(spec)
-	if err != nil {
-		problems = append(problems, hub.Problem{File: "hosts", Message: err.Error()})
-	}
-	return fleet, problems
+	return fleet, nil, err
 }
 
 // harness is a roster over a fake source that counts what happens.
@@ -92,7 +102,7 @@ func newHarness(source *fakeSource) *harness {
 	h := &harness{source: source, log: new(bytes.Buffer)}
 	h.Roster = roster.New(roster.Options{
 		Source: source, Path: "fleet", Interval: time.Minute,
-		Load: func(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem) {
+		Load: func(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem, error) {
 			h.loads++
 			return load(fsys, revision)
 		},
@@ -200,10 +210,10 @@ func TestRemoteAway(t *testing.T) {
 func TestDamagedMirrorIsReadAgain(t *testing.T) {
 	src := &fakeSource{head: "one", files: map[gitsync.Hash]string{"one": "a"}}
 	first := true
-	r := roster.New(roster.Options{Source: src, Load: func(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem) {
+	r := roster.New(roster.Options{Source: src, Load: func(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem, error) {
 		if first { // the read itself finds the damage
 			first, src.damaged = false, true
-			return nil, []hub.Problem{{File: "hosts", Message: "zlib: invalid header"}}
+			return nil, nil, errors.New("zlib: invalid header")
 		}
 		return load(fsys, revision)
 	}})
@@ -236,7 +246,7 @@ func TestStartBeginsWithTheAppliedCommit(t *testing.T) {
 		if f := h.Current(); f == nil || f.Revision() != "old" {
 			t.Fatalf("fleet %v while the remote is away", f)
 		}
-		src.away = nil
+		src.set(func() { src.away = nil })
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if f := h.Current(); f.Revision() != "new" || src.applied != "new" {
@@ -283,10 +293,10 @@ func TestRunPaces(t *testing.T) {
 			t.Errorf("log:\n%s", h.log)
 		}
 
-		src.away = nil
+		src.set(func() { src.away = nil })
 		time.Sleep(20 * time.Second) // 31 s: found
 		synctest.Wait()
-		src.fetches = nil
+		src.set(func() { src.fetches = nil })
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		for i := 1; i < len(src.fetches); i++ {
@@ -298,13 +308,13 @@ func TestRunPaces(t *testing.T) {
 			t.Errorf("%d fetches and %d loads in an hour", n, h.loads)
 		}
 
-		src.head = "bad"
+		src.set(func() { src.head = "bad" })
 		h.Trigger()
 		synctest.Wait()
 		if h.loads != 2 || h.Status().Head != "bad" {
 			t.Errorf("trigger did not pull at once: %d loads", h.loads)
 		}
-		src.files["bad"] = "now it loads" // as when an identity was added
+		src.set(func() { src.files["bad"] = "now it loads" }) // as when an identity was added
 		h.Trigger()
 		synctest.Wait()
 		if h.loads != 3 || h.Current().Revision() != "bad" {
