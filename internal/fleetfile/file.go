@@ -137,12 +137,21 @@ func (r *reader) agree(at, got, want, what string) {
 
 const maxText = 256
 
-func (r *reader) checkText(at, text string) {
+// TextMistake says what is wrong with a displayName or the value of a label:
+// "" when nothing is. They are at most 256 printable characters.
+func TextMistake(text string) string {
 	if n := utf8.RuneCountInString(text); n > maxText {
-		r.report(at, fmt.Sprintf("%s has %d characters; at most %d", at, n, maxText), "")
+		return fmt.Sprintf("has %d characters; at most %d", n, maxText)
 	}
 	if strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		r.report(at, at+" holds a character that cannot be printed", "")
+		return "holds a character that cannot be printed"
+	}
+	return ""
+}
+
+func (r *reader) checkText(at, text string) {
+	if mistake := TextMistake(text); mistake != "" {
+		r.report(at, at+" "+mistake, "")
 	}
 }
 

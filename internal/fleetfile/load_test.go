@@ -3,6 +3,7 @@ package fleetfile
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -318,14 +319,47 @@ func TestTheProjectsOwnFleet(t *testing.T) {
 	}
 }
 
+var update = flag.Bool("update", false, "write fleet/schema anew")
+
 func TestSchemasDoNotDrift(t *testing.T) {
 	for name, want := range Schemas() {
-		got, err := os.ReadFile(filepath.Join("../../fleet", name))
+		file := filepath.Join("../../fleet", name)
+		if *update {
+			if err := os.WriteFile(file, want, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(got, want) {
-			t.Errorf("fleet/%s is not what the Go types say: go test -run TestSchemasDoNotDrift -update ./internal/fleetfile", name)
+			t.Errorf("fleet/%s is not what the Go types say; write it with: go test ./internal/fleetfile -run TestSchemasDoNotDrift -update", name)
 		}
+	}
+}
+
+// BenchmarkLoad reads 2,000 hosts: cold opens every seal, warm none.
+func BenchmarkLoad(b *testing.B) {
+	c := newCast(b)
+	fsys := c.folder(b, new(txtar.Archive))
+	for i := range 2000 {
+		id := fmt.Sprintf("acme-1%07d", i)
+		text := "apiVersion: hub.felhom.eu/v1\nkind: Host\nmetadata: {name: " + id + ", customer: acme}\nspec:\n  keys:\n    - id: k1\n      SEAL host/" + id + " k1\n"
+		fsys[HostPath("acme", id)] = &fstest.MapFile{Data: c.expand(b, fsys, text, hub.Secret{})}
+	}
+	warm := c.opener()
+	for name, opener := range map[string]func() Opener{
+		"cold":     func() Opener { return c.opener() },
+		"warm":     func() Opener { return warm },
+		"validate": func() Opener { return nil },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, problems, err := Load(fsys, opener(), Options{}); err != nil || len(problems) > 0 {
+					b.Fatal(problems, err)
+				}
+			}
+		})
 	}
 }

@@ -1,0 +1,60 @@
+package fleetops
+
+import (
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// create writes a new file, and the folders above it. It fails with fs.ErrExist
+// where there is one. The file appears whole or not at all; it is not synced:
+// what counts is the commit.
+func create(file string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	temp, err := writeTemp(file, data, 0o644)
+	if err != nil {
+		return err
+	}
+	err = os.Link(temp, file) // never replaces, unlike a rename
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		// Some file systems have no links.
+		if _, statErr := os.Lstat(file); errors.Is(statErr, fs.ErrNotExist) {
+			return os.Rename(temp, file)
+		}
+	}
+	return errors.Join(err, os.Remove(temp))
+}
+
+// replace writes an existing file anew, at once.
+func replace(file string, data []byte) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	temp, err := writeTemp(file, data, info.Mode().Perm())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(temp, file); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	return nil
+}
+
+// writeTemp writes data to a file beside the one it is meant for.
+func writeTemp(file string, data []byte, mode fs.FileMode) (string, error) {
+	temp := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+"."+rand.Text()[:8])
+	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(temp))
+	}
+	return temp, nil
+}
