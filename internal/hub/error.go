@@ -19,6 +19,7 @@ const (
 	Unsupported              // 415: the encoding is not one we read
 	RateLimited              // 429: too many requests
 	Unavailable              // 503: not now; nothing was stored
+	Timeout                  // 408: the request did not arrive whole, or in time
 )
 
 // Error is an error whose Message may be shown to whoever asked. It never

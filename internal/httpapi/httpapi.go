@@ -1,0 +1,202 @@
+// Package httpapi is what the hub says over HTTP: routes, limits, and which
+// error becomes which reply.
+//
+// There are two servers. The public one takes what agents send; every request
+// passes the same checks in the order that the contract fixes, the first that
+// fails answers, and nothing is read of a body before its key is known. The
+// admin one only reads: health, metrics, profiles and the state of the fleet.
+//
+// What is decided about a report is not decided here but behind [Reports].
+package httpapi
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"felhom.eu/hub/internal/hub"
+)
+
+// Reports decides about host reports; the methods are called in this order.
+type Reports interface {
+	// Ready returns nil, or Unavailable while no fleet is in force.
+	Ready() error
+	// Identify finds the key of an Authorization header. With an error, the key
+	// is the one refused, where it is known.
+	Identify(authorization string, from netip.Addr) (hub.Key, error)
+	// Admit says whether the key may report, and so often.
+	Admit(key hub.Key) error
+	// Accept returns the reply once the report is durable; body is the caller's
+	// again after the return.
+	Accept(ctx context.Context, key hub.Key, body []byte) (envelope []byte, retry bool, err error)
+}
+
+// Minter makes new hosts. Its errors are *hub.Error: Invalid for an unknown
+// customer, Unavailable where nothing was left behind and a retry may work.
+type Minter interface {
+	Mint(ctx context.Context, customerID, displayName string) (Minted, error)
+}
+
+// Minted is a new host and where it was committed.
+type Minted struct {
+	HostID string
+	APIKey hub.Secret
+	Commit string
+	Branch string
+}
+
+// Options are what a Server needs. Reports, Ready and FleetStatus are required.
+type Options struct {
+	Listen      string      // for agents; ":0" picks a port
+	AdminListen string      // for operators; never public
+	TLS         *tls.Config // nil: Listen is plain HTTP
+
+	Reports     Reports
+	Minter      Minter                       // nil: minting is switched off
+	Ready       func() (ok bool, detail any) // would a report sent now be acknowledged? detail becomes JSON
+	FleetStatus func() any                   // becomes JSON
+
+	MaxConnections   int      // on Listen; 0: 4096
+	MaxInFlightBytes int64    // of bodies in memory; 0: 256 MiB
+	Metrics          []Metric // shown with the server's own
+
+	Logger *slog.Logger // nil: discard
+}
+
+// Limits that are not for an operator to choose.
+const (
+	maxReportBytes = 4 << 20
+	maxMintBytes   = 64 << 10
+
+	// net/http reads up to 4 KiB beyond MaxHeaderBytes before it answers 431:
+	// together they are 16 KiB.
+	maxHeaderBytes = 12 << 10
+
+	defaultConnections = 4096
+	defaultInFlight    = 256 << 20
+)
+
+// timeouts of the public server; tests have shorter ones.
+type timeouts struct{ header, read, write, idle time.Duration }
+
+var publicTimeouts = timeouts{header: 10 * time.Second, read: 30 * time.Second, write: 60 * time.Second, idle: 60 * time.Second}
+
+// Server is the two servers. New binds their addresses, Start serves.
+type Server struct {
+	o        Options
+	log      *slog.Logger
+	metrics  *metrics
+	bodies   *bodies
+	stopping atomic.Bool
+	public   endpoint
+	admin    endpoint
+	failed   chan error
+	start    sync.Once
+	serving  sync.WaitGroup
+}
+
+type endpoint struct {
+	server   *http.Server
+	listener net.Listener
+}
+
+// New binds both addresses, so that a taken port is known before anything else
+// starts. Nothing is served yet.
+func New(o Options) (*Server, error) { return newServer(o, publicTimeouts) }
+
+func newServer(o Options, t timeouts) (*Server, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxConnections == 0 {
+		o.MaxConnections = defaultConnections
+	}
+	if o.MaxInFlightBytes == 0 {
+		o.MaxInFlightBytes = defaultInFlight
+	}
+	s := &Server{o: o, log: o.Logger, failed: make(chan error, 2)}
+	var err error
+	if s.bodies, err = newBodies(o.MaxInFlightBytes); err != nil {
+		return nil, err
+	}
+	public, err := net.Listen("tcp", o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	admin, err := net.Listen("tcp", o.AdminListen)
+	if err != nil {
+		_ = public.Close()
+		return nil, fmt.Errorf("admin_listen: %w", err)
+	}
+	limited := limitConnections(public, o.MaxConnections, o.TLS == nil)
+	if s.metrics, err = newMetrics(o.Metrics, limited, s.bodies); err != nil {
+		_, _ = public.Close(), admin.Close()
+		return nil, err
+	}
+	limited.refused = func() { s.metrics.count("-", http.StatusServiceUnavailable, "connections") }
+
+	s.public.listener, s.admin.listener = limited, admin
+	if o.TLS != nil {
+		s.public.listener = tls.NewListener(limited, o.TLS)
+	}
+	s.public.server = s.newHTTPServer(s.Public(), t)
+	s.admin.server = s.newHTTPServer(s.Admin(), timeouts{t.header, t.read, 5 * time.Minute, t.idle}) // a profile takes its time
+	return s, nil
+}
+
+func (s *Server) newHTTPServer(h http.Handler, t timeouts) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: t.header, ReadTimeout: t.read, WriteTimeout: t.write, IdleTimeout: t.idle,
+		MaxHeaderBytes:               maxHeaderBytes,
+		DisableGeneralOptionsHandler: true, // OPTIONS * is a method like any other
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// Addr returns the address on which agents are served.
+func (s *Server) Addr() string { return s.public.listener.Addr().String() }
+
+// AdminAddr returns the address on which operators are served.
+func (s *Server) AdminAddr() string { return s.admin.listener.Addr().String() }
+
+// Start begins to serve. Calling it again does nothing.
+func (s *Server) Start() {
+	s.start.Do(func() {
+		for _, e := range []endpoint{s.public, s.admin} {
+			s.serving.Go(func() {
+				if err := e.server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
+					s.failed <- fmt.Errorf("serve %s: %w", e.listener.Addr(), err)
+				}
+			})
+		}
+	})
+}
+
+// Failed tells of a server that stopped by itself.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Stop ends serving: requests that still come on open connections get 503,
+// those under way may finish until ctx ends, then their connections are cut.
+// The admin server goes last, so that a stop can be watched. Calling it again,
+// or without Start, is fine.
+func (s *Server) Stop(ctx context.Context) error {
+	s.stopping.Store(true)
+	var errs []error
+	for _, e := range []endpoint{s.public, s.admin} {
+		if err := e.server.Shutdown(ctx); err != nil {
+			errs = append(errs, err, e.server.Close())
+		}
+		_ = e.listener.Close() // Serve may never have owned it
+	}
+	s.serving.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,128 @@
+package httpapi
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/wire"
+)
+
+const (
+	jsonType    = "application/json"
+	problemType = "application/problem+json"
+
+	// retryStopping is about how long a restart takes.
+	retryStopping = 5 * time.Second
+)
+
+// reply is an answer, whole before its first byte is written.
+type reply struct {
+	status      int
+	reason      string // for the metric
+	contentType string
+	body        []byte
+	header      [2]string // one more header, as name and value
+}
+
+// route serves one path: it refuses methods other than these (none given: all
+// are taken), writes the reply, counts it, and turns a panic into a 500.
+func (s *Server) route(name string, answer func(*http.Request) reply, methods ...string) http.Handler {
+	allow := strings.Join(methods, ", ")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		var rep reply
+		if len(methods) > 0 && !slices.Contains(methods, r.Method) {
+			rep = problem(http.StatusMethodNotAllowed, &hub.Error{Reason: "method", Message: "the method is not one of this path"})
+			rep.header = [2]string{"Allow", allow}
+		} else {
+			rep = s.answer(answer, r)
+		}
+		rep.write(w)
+		s.metrics.count(name, rep.status, rep.reason)
+		s.metrics.took(name, time.Since(began))
+	})
+}
+
+// answer contains a panic to its request. What was panicked with may hold parts
+// of a body; only the runtime's own errors are known not to.
+func (s *Server) answer(answer func(*http.Request) reply, r *http.Request) (rep reply) {
+	defer func() {
+		if p := recover(); p != nil {
+			known := "withheld"
+			var own runtime.Error
+			if err, ok := p.(error); ok && errors.As(err, &own) {
+				known = own.Error()
+			}
+			s.log.Error("a request panicked", "path", r.URL.Path, "panic", known, "stack", string(debug.Stack()))
+			rep = failure(&hub.Error{Code: hub.Internal, Reason: "panic", Message: internalMessage})
+		}
+	}()
+	return answer(r)
+}
+
+func (rep reply) write(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", rep.contentType)
+	h.Set("Content-Length", strconv.Itoa(len(rep.body)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if rep.header[0] != "" {
+		h.Set(rep.header[0], rep.header[1])
+	}
+	w.WriteHeader(rep.status)
+	_, _ = w.Write(rep.body) // the client may be gone; its retry is recognised
+}
+
+const internalMessage = "the hub made a mistake; nothing is known to be stored"
+
+// failure maps an error to its reply: the one place where codes become
+// statuses. What is no *hub.Error is the hub's own mistake and tells nothing.
+func failure(err error) reply {
+	var e *hub.Error
+	if !errors.As(err, &e) {
+		e = &hub.Error{Code: hub.Internal, Reason: "internal", Message: internalMessage}
+	}
+	status := http.StatusInternalServerError
+	var header [2]string
+	switch e.Code {
+	case hub.Invalid:
+		status = http.StatusBadRequest
+	case hub.Unauthorized:
+		status, header = http.StatusUnauthorized, [2]string{"WWW-Authenticate", "Bearer"}
+	case hub.Forbidden:
+		status = http.StatusForbidden
+	case hub.Timeout:
+		status, header = http.StatusRequestTimeout, [2]string{"Connection", "close"}
+	case hub.TooLarge:
+		status = http.StatusRequestEntityTooLarge
+	case hub.Unsupported:
+		status = http.StatusUnsupportedMediaType
+	case hub.RateLimited:
+		status, header = http.StatusTooManyRequests, [2]string{"Retry-After", retryAfter(e.Retry)}
+	case hub.Unavailable:
+		status, header = http.StatusServiceUnavailable, [2]string{"Retry-After", retryAfter(e.Retry)}
+	}
+	rep := problem(status, e)
+	rep.header = header
+	return rep
+}
+
+func problem(status int, e *hub.Error) reply {
+	return reply{status: status, reason: e.Reason, contentType: problemType, body: wire.ProblemJSON(e, status)}
+}
+
+// retryAfter returns whole seconds, no fewer than least, spread so that those
+// who were refused together do not come back together.
+func retryAfter(least time.Duration) string {
+	seconds := max(1, int(math.Ceil(least.Seconds())))
+	return strconv.Itoa(seconds + rand.IntN(seconds+4))
+}

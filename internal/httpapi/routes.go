@@ -1,0 +1,193 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+
+	"github.com/gorilla/mux"
+
+	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/wire"
+)
+
+// Public returns what agents reach.
+func (s *Server) Public() http.Handler {
+	m := mux.NewRouter().SkipClean(true) // a path that is not exactly right is unknown
+	m.Handle("/api/v1/host-report", s.route("host-report", s.hostReport, http.MethodPost))
+	m.Handle("/api/v1/admin/hosts", s.route("admin-hosts", s.mint, http.MethodPost))
+	m.NotFoundHandler = s.route("-", notFound)
+	return m
+}
+
+// Admin returns what operators reach. It only reads.
+func (s *Server) Admin() http.Handler {
+	m := mux.NewRouter().SkipClean(true)
+	read := []string{http.MethodGet, http.MethodHead}
+	m.Handle("/healthz", s.route("healthz", s.healthz, read...))
+	m.Handle("/readyz", s.route("readyz", s.readyz, read...))
+	m.Handle("/api/v1/fleet/status", s.route("fleet-status", s.fleetStatus, read...))
+	m.Handle("/metrics", s.metrics.handler())
+	m.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	m.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	m.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	m.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	m.PathPrefix("/debug/pprof/").HandlerFunc(pprof.Index)
+	m.NotFoundHandler = s.route("-", notFound)
+	return m
+}
+
+func notFound(*http.Request) reply {
+	return problem(http.StatusNotFound, &hub.Error{Reason: "not_found", Message: "there is nothing at this path"})
+}
+
+// hostReport takes the report of a host.
+func (s *Server) hostReport(r *http.Request) reply {
+	key, err := s.authorise(r)
+	if err == nil {
+		err = s.o.Reports.Admit(key)
+	}
+	if err != nil {
+		return s.refuse(r, key, err)
+	}
+	body, err := s.bodies.read(r, maxReportBytes)
+	defer body.release()
+	if err != nil {
+		return s.refuse(r, key, err)
+	}
+	envelope, retry, err := s.o.Reports.Accept(r.Context(), key, body.bytes)
+	if err != nil {
+		return s.refuse(r, key, err)
+	}
+	reason := "accepted"
+	if retry {
+		reason = "retry"
+	}
+	return reply{status: http.StatusOK, reason: reason, contentType: jsonType, body: envelope}
+}
+
+var (
+	errNotGlobal = &hub.Error{Code: hub.Forbidden, Reason: "not_global", Message: "only a global key may add hosts"}
+	errMintOff   = &hub.Error{Code: hub.Forbidden, Reason: "mint_off", Message: "adding hosts over HTTP is switched off",
+		Hint: "open a pull request, or set fleet.mint"}
+)
+
+// mint makes a new host for a global key. Its reply is the only place where the
+// new key stands in the clear.
+func (s *Server) mint(r *http.Request) reply {
+	key, err := s.authorise(r)
+	switch {
+	case err != nil:
+	case key.Owner.Kind != hub.OwnerFleet:
+		err = errNotGlobal
+	case s.o.Minter == nil:
+		err = errMintOff
+	}
+	if err != nil {
+		return s.refuse(r, key, err)
+	}
+	body, err := s.bodies.read(r, maxMintBytes)
+	defer body.release()
+	if err != nil {
+		return s.refuse(r, key, err)
+	}
+	request, err := wire.DecodeMintRequest(body.bytes)
+	if err != nil {
+		return s.refuse(r, key, err)
+	}
+	minted, err := s.o.Minter.Mint(r.Context(), request.CustomerID, request.DisplayName)
+	if err != nil {
+		return s.refuse(r, key, err)
+	}
+	s.log.Info("audit: host minted", "host", minted.HostID, "customer", request.CustomerID,
+		"commit", minted.Commit, "branch", minted.Branch, "key_id", key.ID, "key_owner", key.Owner.String())
+	return reply{
+		status: http.StatusCreated, reason: "minted", contentType: jsonType,
+		body: wire.EncodeMintReply(minted.HostID, minted.APIKey, minted.Commit, minted.Branch),
+	}
+}
+
+var (
+	errStopping = &hub.Error{Code: hub.Unavailable, Reason: "stopping", Message: "the hub is stopping", Retry: retryStopping}
+	errTwoKeys  = &hub.Error{Code: hub.Invalid, Reason: "two_authorizations", Message: "there is more than one Authorization header"}
+	errQuery    = &hub.Error{Code: hub.Invalid, Reason: "query", Message: "the address has a query string; keys belong in the Authorization header"}
+)
+
+// authorise makes the checks that come before the first look at a body:
+// stopping or no fleet, the shape of the request, the key.
+func (s *Server) authorise(r *http.Request) (hub.Key, error) {
+	if s.stopping.Load() {
+		return hub.Key{}, errStopping
+	}
+	if err := s.o.Reports.Ready(); err != nil {
+		return hub.Key{}, err
+	}
+	headers := r.Header["Authorization"]
+	if len(headers) > 1 {
+		return hub.Key{}, errTwoKeys
+	}
+	if r.URL.RawQuery != "" || r.URL.ForceQuery {
+		return hub.Key{}, errQuery
+	}
+	return s.o.Reports.Identify(r.Header.Get("Authorization"), remote(r))
+}
+
+// remote is the address of the peer. Forwarding headers are anyone's to write
+// and are not believed.
+func remote(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return peer.Addr().Unmap()
+}
+
+// refuse turns an error into its reply, and writes the audit line of a refused
+// key. Refusals beyond the limit on failures are only counted, so that nobody
+// can fill the log.
+func (s *Server) refuse(r *http.Request, key hub.Key, err error) reply {
+	switch hub.CodeOf(err) {
+	case hub.Unauthorized, hub.Forbidden:
+		known := []any{"reason", hub.ReasonOf(err), "path", r.URL.Path, "from", remote(r)}
+		if key.ID != "" {
+			known = append(known, "key_id", key.ID, "key_owner", key.Owner.String())
+		}
+		s.log.Warn("audit: key refused", known...)
+	case hub.Internal:
+		s.log.Error("a request failed", "path", r.URL.Path, "error", err)
+	}
+	return failure(err)
+}
+
+func (s *Server) healthz(*http.Request) reply {
+	return reply{status: http.StatusOK, reason: "ok", contentType: "text/plain; charset=utf-8", body: []byte("ok\n")}
+}
+
+// readyz says whether a report sent now would be acknowledged, and why not.
+func (s *Server) readyz(*http.Request) reply {
+	ready, detail := s.o.Ready()
+	stopping := s.stopping.Load()
+	ready = ready && !stopping
+	r := showJSON(struct {
+		Ready    bool `json:"ready"`
+		Stopping bool `json:"stopping,omitempty"`
+		Detail   any  `json:"detail"`
+	}{ready, stopping, detail})
+	if !ready && r.status == http.StatusOK {
+		r.status, r.reason = http.StatusServiceUnavailable, "not_ready"
+	}
+	return r
+}
+
+func (s *Server) fleetStatus(*http.Request) reply { return showJSON(s.o.FleetStatus()) }
+
+// showJSON is for people and scripts on the admin server; what agents see is
+// wire's alone.
+func showJSON(v any) reply {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return failure(err)
+	}
+	return reply{status: http.StatusOK, reason: "ok", contentType: jsonType, body: append(text, '\n')}
+}
