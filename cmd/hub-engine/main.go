@@ -31,6 +31,7 @@ func main() {
 		os.Exit(2)
 	}
 	go exitWithParent()
+	syscall.Umask(0o077) // data and log are the owner's alone
 	// An abort would otherwise write gigabytes of core.
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
 	err := run(os.Args[1], os.Args[2:])

@@ -225,7 +225,7 @@ func TestFilesAreTheOwnersAlone(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("%s: %v, %v", dir, info.Mode(), err)
 	}
-	for _, name := range []string{"users.xml", "config.xml", "hub.password", "analyst.password", "endpoint.json", "lock"} {
+	for _, name := range []string{"users.xml", "config.xml", "hub.password", "analyst.password", "endpoint.json", "lock", "engine.log"} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Error(err)
