@@ -50,7 +50,12 @@ type Options struct {
 	TCPPort, HTTPPort int // on 127.0.0.1; 0: a free one
 
 	Database string // made by Start, readable for analyst; "": "hub"
-	Logger   *slog.Logger
+
+	// MaxBackoff is the longest wait before a restart; 0: 30 s. A test that
+	// kills the engine again and again wants less.
+	MaxBackoff time.Duration
+
+	Logger *slog.Logger
 }
 
 // Endpoint is where the engine listens: addresses as host:port.
@@ -132,7 +137,11 @@ func New(o Options) (*Engine, error) {
 	if o.Library, err = FindLibrary(o.Library); err != nil {
 		return nil, err
 	}
-	return &Engine{options: o, timing: patience, log: o.Logger.With("part", "engine")}, nil
+	e := &Engine{options: o, timing: patience, log: o.Logger.With("part", "engine")}
+	if o.MaxBackoff > 0 {
+		e.timing.backoffMax = o.MaxBackoff
+	}
+	return e, nil
 }
 
 // findLauncher returns the absolute path of hub-engine.

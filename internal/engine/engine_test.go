@@ -328,6 +328,21 @@ func answers(e *engine.Engine) bool {
 	return err == nil
 }
 
+func TestComesBackEachTime(t *testing.T) {
+	t.Parallel()
+	e := enginetest.New(t)
+	at := e.Endpoint()
+	for n := range int64(10) {
+		if err := syscall.Kill(e.PID(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "back", func() bool { return e.Restarts() == n+1 && e.PID() != 0 && answers(e) })
+	}
+	if e.Endpoint() != at {
+		t.Errorf("listens on %v now, before on %v", e.Endpoint(), at)
+	}
+}
+
 func TestStopWhileItComesBack(t *testing.T) {
 	t.Parallel()
 	e := enginetest.New(t)

@@ -49,6 +49,7 @@ func (e *Engine) supervise(ctx, hurried context.Context, lock *os.File, first ch
 		if !readyAt.IsZero() && time.Since(readyAt) >= e.timing.healthy {
 			backoff, deaths = e.timing.backoff, 0
 		}
+		backoff = min(backoff, e.timing.backoffMax)
 		deaths++
 		level := slog.LevelWarn
 		if deaths >= alarmAfter {
@@ -61,7 +62,7 @@ func (e *Engine) supervise(ctx, hurried context.Context, lock *os.File, first ch
 			return
 		case <-time.After(backoff):
 		}
-		backoff = min(2*backoff, e.timing.backoffMax)
+		backoff = 2 * backoff
 	}
 }
 

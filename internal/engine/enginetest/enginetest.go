@@ -129,10 +129,10 @@ func start(e *engine.Engine) error {
 }
 
 // New returns a started engine of the test's own, in a directory of its own,
-// stopped when the test ends.
+// stopped when the test ends. It comes back soon however often it is killed.
 func New(t testing.TB) *engine.Engine {
 	t.Helper()
-	return Start(t, engine.Options{Dir: t.TempDir()})
+	return Start(t, engine.Options{Dir: t.TempDir(), MaxBackoff: 100 * time.Millisecond})
 }
 
 // Start is New with options; the launcher is filled in.
