@@ -26,7 +26,7 @@ func (e *Engine) supervise(ctx, hurried context.Context, lock *os.File, first ch
 	defer runtime.UnlockOSThread()
 
 	backoff, deaths := e.timing.backoff, 0
-	want := e.nextPorts(false)
+	want := e.configuredPorts()
 	up := false // whether any launch came up
 	for {
 		var readyAt time.Time
@@ -45,7 +45,7 @@ func (e *Engine) supervise(ctx, hurried context.Context, lock *os.File, first ch
 			return
 		}
 		e.restarts.Add(1)
-		want = e.nextPorts(!readyAt.IsZero())
+		want = e.nextPorts(err)
 		if !readyAt.IsZero() && time.Since(readyAt) >= e.timing.healthy {
 			backoff, deaths = e.timing.backoff, 0
 		}
@@ -69,11 +69,14 @@ func (e *Engine) supervise(ctx, hurried context.Context, lock *os.File, first ch
 // ports are what the engine is asked to listen on.
 type ports struct{ tcp, http int }
 
-// nextPorts returns the configured ports; where the last run came up, those it
-// had, so that clients which come back find the engine there.
-func (e *Engine) nextPorts(cameUp bool) ports {
-	if !cameUp {
-		return ports{e.options.TCPPort, e.options.HTTPPort}
+func (e *Engine) configuredPorts() ports { return ports{e.options.TCPPort, e.options.HTTPPort} }
+
+// nextPorts returns the ports for the launch after one that died of cause: the
+// last ones, so that clients which come back find the engine there, unless
+// another process has taken them.
+func (e *Engine) nextPorts(cause error) ports {
+	if errors.Is(cause, ErrPortTaken) {
+		return e.configuredPorts()
 	}
 	at := e.Endpoint()
 	return ports{portOf(at.TCP), portOf(at.HTTP)}

@@ -144,7 +144,7 @@ func TestSignsOfDeath(t *testing.T) {
 	for mode, want := range map[string]string{
 		fakeHanging: "deadline exceeded",
 		fakeAborted: "code 236",
-		fakeDying:   "exit status 1: last words",
+		fakeDying:   ": last words",
 	} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
