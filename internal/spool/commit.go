@@ -373,19 +373,19 @@ func (s *Spool) retire(healthy bool) {
 	} else if err = s.fs.Truncate(name, v.length); err == nil && healthy {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	size, sizeErr := f.Size()
+	if err = errors.Join(err, sizeErr, f.Close()); err != nil {
 		s.log.Warn("a volume of the spool could not be tidied up; its records are safe", "volume", name, "error", err)
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v.active = false
-	switch {
-	case err != nil:
-	case empty:
+	if sizeErr == nil {
+		v.size = size
+	}
+	if empty && err == nil {
 		s.volumes = s.volumes[:len(s.volumes)-1]
-	default:
-		v.size = v.length
 	}
 	s.markShipped()
 	s.kickSweep()

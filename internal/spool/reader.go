@@ -129,7 +129,7 @@ func (sc *scanner) read(b []byte, off int64) {
 	}
 	sc.unreadable = true
 	for len(b) > 0 {
-		block := b[:min(blockSize, len(b))]
+		block := b[:min(blockSize-int(off%blockSize), len(b))]
 		n, _ := sc.file.ReadAt(block, off)
 		clear(block[n:])
 		b, off = b[len(block):], off+int64(len(block))
