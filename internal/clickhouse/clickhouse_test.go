@@ -361,7 +361,7 @@ func TestCandidates(t *testing.T) {
 func TestBootIsTheSameUntilTheServerRestarts(t *testing.T) {
 	e := enginetest.New(t)
 	db, err := clickhouse.Open(clickhouse.Options{
-		DSN: "clickhouse://hub@engine/hub", Password: e.Password("hub"), Address: func() string { return e.Endpoint().TCP }})
+		DSN: "clickhouse://hub@engine/hub", Resolve: func() (string, hub.Secret) { return e.Endpoint().TCP, e.Password("hub") }})
 	if err != nil {
 		t.Fatal(err)
 	}

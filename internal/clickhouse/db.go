@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -28,8 +27,12 @@ import (
 type Options struct {
 	DSN      string        // clickhouse://user@host:9000/database
 	Password hub.Secret    // overrides a password in DSN
-	Address  func() string // current host:port; for an engine that moves. Nil: as in DSN
 	Timeout  time.Duration // of one attempt of a query or insert; default 60 s
+
+	// Resolve, where set, is asked at each dial for host:port and password in
+	// place of those above: the embedded engine has them only once it runs, and
+	// may move when it is restarted. An empty address means that it is away.
+	Resolve func() (address string, password hub.Secret)
 }
 
 const (
@@ -40,6 +43,8 @@ const (
 	// oldest supported release: 25.8 LTS.
 	minMajor, minMinor = 25, 8
 )
+
+var errAway = errors.New("the engine does not run")
 
 // DB is a pool of connections. It is safe for concurrent use.
 type DB struct {
@@ -64,9 +69,15 @@ func Open(o Options) (*DB, error) {
 	if !o.Password.Empty() {
 		opts.Auth.Password = o.Password.Reveal()
 	}
-	if o.Address != nil {
-		opts.DialContext = func(ctx context.Context, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", o.Address())
+	if o.Resolve != nil {
+		opts.DialStrategy = func(ctx context.Context, _ int, opt *ch.Options, dial ch.Dial) (ch.DialResult, error) {
+			address, password := o.Resolve()
+			if address == "" {
+				return ch.DialResult{}, errAway
+			}
+			now := *opt
+			now.Auth.Password = password.Reveal()
+			return dial(ctx, address, &now)
 		}
 	}
 	if o.Timeout == 0 {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
@@ -60,8 +61,12 @@ ENGINE = MergeTree ORDER BY version
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1
 COMMENT 'Schema steps that were applied to this database.'`
 
-// Pending returns the steps that Migrate would apply. It fails when the
-// database is newer than this hub, or when an applied step had another text.
+// ErrSchema means that the database has a schema that this hub cannot work on.
+var ErrSchema = errors.New("this hub does not fit the database")
+
+// Pending returns the steps that Migrate would apply. It fails with ErrSchema
+// when the database is newer than this hub, or when an applied step had another
+// text.
 func (db *DB) Pending(ctx context.Context) ([]Migration, error) {
 	steps, err := migrations()
 	if err != nil {
@@ -77,12 +82,12 @@ func (db *DB) Pending(ctx context.Context) ([]Migration, error) {
 		case !ok:
 			pending = append(pending, step)
 		case sum != step.Checksum:
-			return nil, fmt.Errorf("schema step %d (%s) of database %s was applied with another text: this hub and the one that made it differ; use that version, or a new database", step.Version, step.Name, db.database)
+			return nil, fmt.Errorf("%w: schema step %d (%s) of database %s was applied with another text; use the version that made it, or a new database", ErrSchema, step.Version, step.Name, db.database)
 		}
 		delete(applied, step.Version)
 	}
 	if len(applied) > 0 {
-		return nil, fmt.Errorf("database %s has %d schema steps that this hub does not know: it was made by a newer hub; upgrade this one", db.database, len(applied))
+		return nil, fmt.Errorf("%w: database %s has %d schema steps that this hub does not know, so a newer hub made it; upgrade this one", ErrSchema, db.database, len(applied))
 	}
 	return pending, nil
 }

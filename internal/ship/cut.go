@@ -1,0 +1,201 @@
+package ship
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"felhom.eu/hub/internal/clickhouse"
+	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/spool"
+	"felhom.eu/hub/internal/wire"
+)
+
+// Bounds of one cut. Rows are bounded too: a report of 4 MiB can list 200,000
+// guests, and a block must stay under the server's max_insert_block_size.
+const (
+	maxCutRecords = 20_000
+	maxCutBytes   = 32 << 20
+	maxCutRows    = 300_000
+)
+
+// cut is a run of records that is shipped as one: one block for each table. It
+// is written to the spool's folder before the first send and never made again
+// differently, because the same token with other rows is silently dropped, and
+// the same rows under another token are silently doubled.
+type cut struct {
+	SpoolID    hub.SpoolID    `json:"spool_id"`
+	First      uint64         `json:"first"`
+	Last       uint64         `json:"last"`
+	Start      spool.Cursor   `json:"start"`
+	End        spool.Cursor   `json:"end"`
+	Generation map[string]int `json:"generation,omitempty"` // of a table's token; absent is 1
+	Boot       string         `json:"boot,omitempty"`       // run of the server that it was last sent to
+	Salt       string         `json:"salt,omitempty"`       // in tokens of a cut whose earlier cuts are not known
+
+	batch   clickhouse.Batch
+	entries []entry
+	bytes   int
+	month   time.Time // partition of its events; zero: it has none
+}
+
+// entry is a record of a cut, kept to build the part of it that is missing.
+type entry struct {
+	spool.Entry
+	month time.Time // partition of its events; zero: it has none
+	add   func(*clickhouse.Batch)
+}
+
+const cutState = "cut"
+
+func (c *cut) span() clickhouse.Range {
+	return clickhouse.Range{SpoolID: c.SpoolID, First: c.First, Last: c.Last}
+}
+
+// token names this cut's block for a table: spool id / table / first–last
+// sequence / generation.
+func (c *cut) token(table string) string {
+	return fmt.Sprintf("%s/%s/%d-%d#%d%s", c.SpoolID, table, c.First, c.Last, max(1, c.Generation[table]), c.Salt)
+}
+
+// nextGeneration makes token return another one for table.
+func (c *cut) nextGeneration(table string) {
+	if c.Generation == nil {
+		c.Generation = map[string]int{}
+	}
+	c.Generation[table] = max(1, c.Generation[table]) + 1
+}
+
+// missing returns the rows of the records that are not present.
+func (c *cut) missing(present map[uint64]bool) *clickhouse.Batch {
+	var b clickhouse.Batch
+	for _, e := range c.entries {
+		if !present[e.Seq] {
+			e.add(&b)
+		}
+	}
+	return &b
+}
+
+// save writes the cut down, durably.
+func (c *cut) save(s *spool.Spool) error {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return s.WriteState(cutState, data)
+}
+
+// loadCut returns the cut that an earlier run wrote down, if it begins at the
+// cursor: an older one was finished.
+func loadCut(s *spool.Spool) (*cut, error) {
+	data, err := s.ReadState(cutState)
+	if err != nil || len(data) == 0 {
+		return nil, err
+	}
+	var c cut
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, err
+	}
+	if c.Start != s.Cursor() {
+		return nil, nil
+	}
+	return &c, nil
+}
+
+// readCut collects records from the cursor on until a bound is met, and returns
+// nil when there are none. With frozen, exactly its records are read again.
+func readCut(s *spool.Spool, frozen *cut) (*cut, error) {
+	c := &cut{Start: s.Cursor()}
+	r := s.Reader(c.Start)
+	defer r.Close()
+	for {
+		e, ok, err := r.Next()
+		if err != nil {
+			return nil, err
+		}
+		if !ok || frozen != nil && e.Seq > frozen.Last {
+			break
+		}
+		next := decode(e)
+		if frozen == nil && !c.fits(next) {
+			break
+		}
+		c.append(next)
+	}
+	if frozen != nil {
+		frozen.batch, frozen.entries = c.batch, c.entries
+		return frozen, nil
+	}
+	if len(c.entries) == 0 {
+		return nil, nil
+	}
+	return c, nil
+}
+
+// fits reports whether e may join the cut: same volume, same partitions, and
+// within the bounds. An insert into two partitions would not be atomic.
+func (c *cut) fits(e entry) bool {
+	if len(c.entries) == 0 {
+		return true
+	}
+	return e.SpoolID == c.SpoolID &&
+		e.ReceivedAt.UTC().Truncate(day).Equal(c.entries[0].ReceivedAt.UTC().Truncate(day)) &&
+		(e.month.IsZero() || c.month.IsZero() || e.month.Equal(c.month)) &&
+		len(c.entries) < maxCutRecords && c.bytes+len(e.Body) <= maxCutBytes && c.rows() < maxCutRows
+}
+
+const day = 24 * time.Hour
+
+func (c *cut) rows() int {
+	n := 0
+	for _, table := range clickhouse.Tables() {
+		n += c.batch.Rows(table)
+	}
+	return n
+}
+
+func (c *cut) append(e entry) {
+	if len(c.entries) == 0 {
+		c.SpoolID, c.First = e.SpoolID, e.Seq
+	}
+	if c.month.IsZero() {
+		c.month = e.month
+	}
+	e.add(&c.batch)
+	c.entries = append(c.entries, e)
+	c.bytes += len(e.Body)
+	c.Last, c.End = e.Seq, e.End
+}
+
+// decode reads a record. One that cannot be read becomes a row of
+// rejected_reports, whole and with the reason.
+func decode(e spool.Entry) entry {
+	var err error
+	switch e.Kind {
+	case hub.KindHostReport:
+		var report *hub.Report
+		if report, err = wire.DecodeReport(e.Body, e.ReceivedAt); err == nil {
+			row := clickhouse.ReportRow{Receipt: e.Receipt, CustomerID: e.CustomerID, KeyID: e.KeyID, Body: e.Body, Report: report}
+			return entry{Entry: e, add: func(b *clickhouse.Batch) { b.AddReport(row) }}
+		}
+	case hub.KindDecision:
+		var d hub.Decision
+		if d, err = wire.DecodeDecision(e.Body); err == nil {
+			return entry{Entry: e, month: monthOf(d), add: func(b *clickhouse.Batch) { b.AddDecision(e.Receipt, d) }}
+		}
+	default:
+		err = fmt.Errorf("this hub knows no records of kind %d", e.Kind)
+	}
+	row := clickhouse.RejectedRow{Receipt: e.Receipt, CustomerID: e.CustomerID, HostID: e.HostID, Kind: e.Kind, Reason: err.Error(), Body: e.Body}
+	return entry{Entry: e, add: func(b *clickhouse.Batch) { b.AddRejected(row) }}
+}
+
+// monthOf returns the partition of a decision's events; all have one T.
+func monthOf(d hub.Decision) time.Time {
+	if len(d.States) == 0 {
+		return time.Time{}
+	}
+	year, month, _ := d.States[0].DecidedAt.UTC().Date()
+	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
+}

@@ -1,0 +1,229 @@
+// Package ship drains the spool into ClickHouse, each record exactly once.
+//
+// It cuts a run of records, writes the cut down, inserts one block for each
+// table under a token of its own, and moves the spool's cursor. While the
+// server is the same run of the same server, a retry under the same token is
+// enough: ClickHouse drops what it already has. After a restart it is not (the
+// log of tokens may name a part that was never committed), and after a restart
+// of the hub nothing is known of earlier sends. Then the [Shipper] looks first:
+// what is there is done, what is missing is sent under the next generation of
+// the token, and what was in doubt is counted again at the end.
+package ship
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"felhom.eu/hub/internal/clickhouse"
+	"felhom.eu/hub/internal/spool"
+)
+
+// Store is the part of ClickHouse that the shipper needs.
+type Store interface {
+	Insert(ctx context.Context, b *clickhouse.Batch, table, token string) error
+	Count(ctx context.Context, table string, r clickhouse.Range) (uint64, error)
+	Present(ctx context.Context, table string, r clickhouse.Range) (map[uint64]bool, error)
+	Refeed(ctx context.Context, table string, r clickhouse.Range) error
+	Boot(ctx context.Context) (string, error)
+}
+
+// Options are the parts of a Shipper.
+type Options struct {
+	Spool  *spool.Spool
+	Store  Store
+	Linger time.Duration // how long a small cut waits for more records; default 1 s
+	Logger *slog.Logger
+}
+
+// Status is what the shipper says of itself.
+type Status struct {
+	Shipped   uint64 // records
+	Cuts      uint64
+	Doubts    uint64 // blocks whose outcome had to be looked up
+	Resent    uint64 // blocks of those that were not there, or not whole
+	Doubled   uint64 // blocks found more than once: an alarm
+	Failures  uint64 // attempts that failed
+	LastError string // of the newest attempt; empty: it succeeded
+	ShippedAt time.Time
+}
+
+// Shipper ships. New is inert; Run does the work.
+type Shipper struct {
+	o Options
+
+	mu     sync.Mutex
+	status Status
+}
+
+const (
+	defaultLinger = time.Second
+	// A cut of this many records does not wait for more.
+	enough     = 5000
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+// New returns a shipper that has not begun.
+func New(o Options) *Shipper {
+	if o.Linger == 0 {
+		o.Linger = defaultLinger
+	}
+	return &Shipper{o: o}
+}
+
+// Run ships until ctx ends. What it was sending then is settled by the next run.
+func (s *Shipper) Run(ctx context.Context) {
+	resumed, err := loadCut(s.o.Spool)
+	if err != nil {
+		// A lost cut costs questions to ClickHouse, nothing else: its records
+		// are of an earlier run, and those are always looked for first.
+		s.o.Logger.Warn("the last cut is not known; ClickHouse is asked what it has", "error", err)
+	}
+	for s.wait(ctx) {
+		c, err := readCut(s.o.Spool, resumed)
+		if err == nil && c == nil {
+			continue
+		}
+		if err != nil {
+			s.failed(err)
+			sleep(ctx, maxBackoff)
+			continue
+		}
+		doubt := resumed != nil
+		if !doubt && s.o.Spool.Inherited(c.End.Volume) {
+			doubt, c.Salt = true, rand.Text()
+		}
+		if s.deliver(ctx, c, doubt) != nil {
+			return
+		}
+		resumed = nil
+	}
+}
+
+// wait returns true when there are records to ship, false when ctx ended. Few
+// records wait a moment for more, since every cut makes parts that ClickHouse
+// must merge.
+func (s *Shipper) wait(ctx context.Context) bool {
+	for {
+		changed := s.o.Spool.Changed()
+		st := s.o.Spool.Stats()
+		switch {
+		case st.UnshippedRecords >= enough:
+			return ctx.Err() == nil
+		case st.UnshippedRecords > 0:
+			return sleep(ctx, s.o.Linger)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// deliver sends every block of a cut and moves the cursor. It tries until that
+// is done or ctx ends.
+func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
+	if err := s.retry(ctx, func(context.Context) error { return c.save(s.o.Spool) }); err != nil {
+		return err
+	}
+	for _, table := range clickhouse.Tables() {
+		d := delivery{s: s, cut: c, table: table, batch: &c.batch, doubt: doubt, boot: c.Boot}
+		if err := s.retry(ctx, d.attempt); err != nil {
+			return err
+		}
+	}
+	if err := s.retry(ctx, func(context.Context) error { return s.o.Spool.Advance(c.End) }); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Cuts++
+	s.status.Shipped += uint64(len(c.entries))
+	s.status.ShippedAt = time.Now()
+	return nil
+}
+
+// retry calls f until it succeeds, with backoff. It returns ctx's error only.
+func (s *Shipper) retry(ctx context.Context, f func(context.Context) error) error {
+	backoff := minBackoff
+	for {
+		err := f(ctx)
+		if err == nil {
+			s.succeeded()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.failed(err)
+		if !sleep(ctx, backoff) {
+			return ctx.Err()
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+func (s *Shipper) succeeded() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status.LastError != "" {
+		s.o.Logger.Info("ClickHouse takes reports again")
+	}
+	s.status.LastError = ""
+}
+
+// failed notes an error; the log has the first of a row, and later ones at debug.
+func (s *Shipper) failed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Failures++
+	switch {
+	case s.status.LastError != "":
+		s.o.Logger.Debug("shipping failed again", "error", err)
+	case clickhouse.Permanent(err):
+		s.o.Logger.Error("ClickHouse refuses reports; they stay in the spool until this is mended (hub check says more)", "error", err)
+	default:
+		s.o.Logger.Warn("ClickHouse does not take reports; they stay in the spool and are tried again", "error", err)
+	}
+	s.status.LastError = err.Error()
+}
+
+// Status returns a copy.
+func (s *Shipper) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+var errBehind = errors.New("ClickHouse does not have everything yet")
+
+// Visible returns nil when everything acknowledged up to t, and everything that
+// an earlier run of the hub left, is in ClickHouse.
+func (s *Shipper) Visible(t time.Time) error {
+	st := s.o.Spool.Stats()
+	switch {
+	case st.Inherited > 0:
+		return fmt.Errorf("%w: records of an earlier run are being shipped", errBehind)
+	case !st.OldestUnshipped.IsZero() && !st.OldestUnshipped.After(t):
+		return fmt.Errorf("%w: a record waits since %s", errBehind, st.OldestUnshipped.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// sleep returns true after d, false when ctx ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

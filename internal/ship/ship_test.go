@@ -1,0 +1,410 @@
+package ship_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"felhom.eu/hub/internal/clickhouse"
+	"felhom.eu/hub/internal/engine/enginetest"
+	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/ship"
+	"felhom.eu/hub/internal/spool"
+	"felhom.eu/hub/internal/wire"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// fixture is a spool, a database and a plain connection to it.
+type fixture struct {
+	t    *testing.T
+	dir  string
+	sp   *spool.Spool
+	db   *clickhouse.DB
+	conn driver.Conn
+	n    int // reports appended
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	dsn := enginetest.DSN(t)
+	opts, err := ch.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fixtureOn(t, clickhouse.Options{DSN: dsn}, opts)
+}
+
+func fixtureOn(t *testing.T, o clickhouse.Options, plain *ch.Options) *fixture {
+	t.Helper()
+	f := &fixture{t: t, dir: t.TempDir()}
+	var err error
+	if f.db, err = clickhouse.Open(o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.db.Close() })
+	if _, err := f.db.Migrate(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if f.conn, err = ch.Open(plain); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.conn.Close() })
+	f.openSpool()
+	t.Cleanup(func() { _ = f.sp.Close() })
+	return f
+}
+
+func (f *fixture) openSpool() {
+	f.t.Helper()
+	sp, err := spool.Open(spool.Options{Dir: f.dir, VolumeBytes: 1 << 20, MaxBytes: 1 << 30, Logger: quiet})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.sp = sp
+}
+
+// reopen is a restart of the hub.
+func (f *fixture) reopen() {
+	f.t.Helper()
+	if err := f.sp.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.openSpool()
+}
+
+// append puts n reports of two guests each into the spool.
+func (f *fixture) append(n int) {
+	f.t.Helper()
+	for range n {
+		f.n++
+		if err := f.appendReport(context.Background(), f.n); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+func (f *fixture) appendReport(ctx context.Context, n int) error {
+	host := fmt.Sprintf("acme-%d", n%7)
+	body := fmt.Appendf(nil, `{"host_id":%q,"reported_at":"2026-06-08T09:15:00Z","agent_version":"t","host":{"uptime_seconds":%d},`+
+		`"guests":[{"vmid":101,"status":"running"},{"vmid":%d,"status":"stopped"}]}`, host, n, 1000+n)
+	_, err := f.sp.Append(ctx, spool.Record{Kind: hub.KindHostReport, HostID: host, CustomerID: "acme", KeyID: "k1", Body: body})
+	return err
+}
+
+// start runs a shipper until stop is called or the test ends.
+func (f *fixture) start(store ship.Store) (s *ship.Shipper, stop func()) {
+	f.t.Helper()
+	s = ship.New(ship.Options{Spool: f.sp, Store: store, Linger: time.Millisecond, Logger: quiet})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(ctx) })
+	stop = sync.OnceFunc(func() { cancel(); running.Wait() })
+	f.t.Cleanup(stop)
+	return s, stop
+}
+
+// drained waits until everything is shipped.
+func (f *fixture) drained(s *ship.Shipper) {
+	f.t.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	for s.Visible(time.Now()) != nil {
+		if time.Now().After(deadline) {
+			f.t.Fatalf("not drained: %v, %+v", s.Visible(time.Now()), s.Status())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// exactlyOnce checks that n reports are in every table once, whole, and that
+// the latest state agrees with the stream.
+func (f *fixture) exactlyOnce(n int) {
+	f.t.Helper()
+	var rows, distinct, bodies, guests, distinctGuests, wrong uint64
+	if err := f.conn.QueryRow(f.t.Context(), `SELECT
+		(SELECT count() FROM host_reports), (SELECT uniqExact(spool_id, spool_seq) FROM host_reports),
+		(SELECT count() FROM host_report_bodies AS b INNER JOIN host_reports AS r USING (spool_id, spool_seq) WHERE SHA256(b.body) = r.body_sha256),
+		(SELECT count() FROM guest_reports), (SELECT uniqExact(spool_id, spool_seq, vmid) FROM guest_reports),
+		(SELECT count() FROM (SELECT host_id, max(received_at) AS at FROM host_reports GROUP BY host_id) AS s
+			FULL JOIN (SELECT host_id, max(last_report_at) AS at FROM host_last GROUP BY host_id) AS l ON s.host_id = l.host_id WHERE s.at != l.at)`).
+		Scan(&rows, &distinct, &bodies, &guests, &distinctGuests, &wrong); err != nil {
+		f.t.Fatal(err)
+	}
+	want := uint64(n)
+	if rows != want || distinct != want || bodies != want || guests != 2*want || distinctGuests != 2*want || wrong != 0 {
+		f.t.Errorf("reports %d, distinct %d, whole bodies %d (want %d each); guests %d, distinct %d (want %d); hosts whose latest state is wrong: %d",
+			rows, distinct, bodies, want, guests, distinctGuests, 2*want, wrong)
+	}
+}
+
+func TestShipsEverythingOnce(t *testing.T) {
+	f := newFixture(t)
+	s, _ := f.start(f.db)
+	f.append(3000)
+	f.drained(s)
+	f.exactlyOnce(3000)
+	if st := s.Status(); st.Shipped != 3000 || st.Doubts != 0 || st.LastError != "" {
+		t.Errorf("status: %+v", st)
+	}
+}
+
+func TestRestartShipsTheRestOnce(t *testing.T) {
+	f := newFixture(t)
+	for range 5 {
+		s, stop := f.start(f.db)
+		f.append(200)
+		for s.Status().Cuts < 2 {
+			time.Sleep(time.Millisecond)
+		}
+		f.append(200)
+		stop() // maybe in the middle of a cut
+		f.reopen()
+	}
+	s, _ := f.start(f.db)
+	f.drained(s)
+	f.exactlyOnce(2000)
+}
+
+func TestLostCursorAndCutDoubleNothing(t *testing.T) {
+	f := newFixture(t)
+	s, stop := f.start(f.db)
+	f.append(500)
+	f.drained(s)
+	stop()
+	f.append(300) // never shipped
+	if err := f.sp.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"cursor", "cut"} {
+		matches, _ := filepath.Glob(filepath.Join(f.dir, name+"*"))
+		if len(matches) == 0 {
+			t.Fatalf("there is no file %s to lose", name)
+		}
+		for _, m := range matches {
+			if err := os.Remove(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f.openSpool()
+	s, _ = f.start(f.db)
+	if err := s.Visible(time.Time{}); err == nil {
+		t.Error("visible before what an earlier run left is shipped")
+	}
+	f.drained(s)
+	f.exactlyOnce(800)
+	if st := s.Status(); st.Doubts == 0 || st.Doubled != 0 {
+		t.Errorf("status: %+v", st)
+	}
+}
+
+// faulty loses replies and runs.
+type faulty struct {
+	*clickhouse.DB
+	lose  atomic.Int64 // how many of the next inserts reach the server and report an error
+	fail  atomic.Bool  // every insert fails before it is sent
+	boots atomic.Int64 // added to the id of the server's run
+}
+
+var errInjected = errors.New("injected: connection reset")
+
+func (f *faulty) Insert(ctx context.Context, b *clickhouse.Batch, table, token string) error {
+	if f.fail.Load() {
+		return errInjected
+	}
+	err := f.DB.Insert(ctx, b, table, token)
+	if err == nil && b.Rows(table) > 0 && f.lose.Add(-1) >= 0 {
+		return errInjected
+	}
+	return err
+}
+
+func (f *faulty) Boot(ctx context.Context) (string, error) {
+	id, err := f.DB.Boot(ctx)
+	return fmt.Sprint(id, f.boots.Load()), err
+}
+
+func TestLostReplies(t *testing.T) {
+	for name, restarted := range map[string]bool{"same run of the server": false, "restarted server": true} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			store := &faulty{DB: f.db}
+			store.lose.Store(20)
+			if restarted {
+				// Every question answers with another run, as a server does that restarts all the time.
+				go func() {
+					for t.Context().Err() == nil {
+						store.boots.Add(1)
+						time.Sleep(time.Millisecond)
+					}
+				}()
+			}
+			s, _ := f.start(store)
+			f.append(400)
+			f.drained(s)
+			f.exactlyOnce(400)
+			if st := s.Status(); st.Failures == 0 || st.Doubts == 0 {
+				t.Errorf("no fault was met: %+v", st)
+			}
+		})
+	}
+}
+
+// The hub dies after its insert reached the server and before the cursor moved.
+func TestKilledBetweenInsertAndCursor(t *testing.T) {
+	f := newFixture(t)
+	store := &faulty{DB: f.db}
+	store.lose.Store(1 << 40)
+	s, stop := f.start(store)
+	f.append(100)
+	for s.Status().Failures < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	f.reopen()
+	s, _ = f.start(f.db)
+	f.append(100)
+	f.drained(s)
+	f.exactlyOnce(200)
+}
+
+func TestClickHouseAwayKeepsEverything(t *testing.T) {
+	f := newFixture(t)
+	store := &faulty{DB: f.db}
+	store.fail.Store(true)
+	s, stop := f.start(store)
+	f.append(300)
+	if err := s.Visible(time.Now()); err == nil {
+		t.Error("visible although nothing was shipped")
+	}
+	stop() // a stop while ClickHouse is away leaves the spool as it was
+	if n := f.sp.Stats().UnshippedRecords; n != 300 {
+		t.Errorf("%d records wait, want 300", n)
+	}
+	f.reopen()
+	store.fail.Store(false)
+	s, _ = f.start(store)
+	f.drained(s)
+	f.exactlyOnce(300)
+}
+
+func TestUnreadableRecordIsSetAside(t *testing.T) {
+	f := newFixture(t)
+	f.append(1)
+	if _, err := f.sp.Append(t.Context(),
+		spool.Record{Kind: hub.KindHostReport, HostID: "acme-9", CustomerID: "acme", Body: []byte(`{"no":"report"}`)},
+		spool.Record{Kind: 99, Body: []byte("of a newer hub")}); err != nil {
+		t.Fatal(err)
+	}
+	f.append(1)
+	s, _ := f.start(f.db)
+	f.drained(s)
+	f.exactlyOnce(2)
+	var reasons []string
+	if err := f.conn.QueryRow(t.Context(), "SELECT groupArray(concat(toString(kind), ' ', body)) FROM (SELECT * FROM rejected_reports ORDER BY spool_seq)").Scan(&reasons); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(reasons); got != `[1 {"no":"report"} 99 of a newer hub]` {
+		t.Errorf("rejected_reports: %s", got)
+	}
+}
+
+// Events are partitioned by month of T, and an insert must meet one partition.
+func TestDecisionsOfTwoMonths(t *testing.T) {
+	f := newFixture(t)
+	for _, at := range []time.Time{time.Date(2026, 6, 30, 23, 59, 59, 0, time.UTC), time.Date(2026, 7, 1, 0, 0, 59, 0, time.UTC)} {
+		body, err := wire.EncodeDecision(hub.Decision{
+			States: []hub.HostState{{HostID: "acme-1", State: hub.Stale, Since: at, LastAt: at, DecidedAt: at}},
+			Events: []hub.Event{{ID: at.String(), Type: hub.HostStale, HostID: "acme-1", At: at, DetectedAt: at, Source: "switch"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.sp.Append(t.Context(), spool.Record{Kind: hub.KindDecision, Body: body}); err != nil {
+			t.Fatal(err)
+		}
+		f.append(1)
+	}
+	s, _ := f.start(f.db)
+	f.drained(s)
+	f.exactlyOnce(2)
+	var events, states uint64
+	if err := f.conn.QueryRow(t.Context(), "SELECT (SELECT count() FROM events), (SELECT count() FROM switch_state)").Scan(&events, &states); err != nil {
+		t.Fatal(err)
+	}
+	if events != 2 || states != 2 {
+		t.Errorf("%d events, %d states, want 2 and 2", events, states)
+	}
+}
+
+// The engine is killed thirty times during inserts: nothing lost, nothing doubled.
+func TestEngineKilledDuringInserts(t *testing.T) {
+	const kills = 30
+	e := enginetest.New(t)
+	plain := &ch.Options{Addr: []string{e.Endpoint().TCP}, Auth: ch.Auth{Database: "hub", Username: "hub", Password: e.Password("hub").Reveal()}}
+	f := fixtureOn(t, clickhouse.Options{DSN: "clickhouse://hub@engine/hub", 
+		Resolve: func() (string, hub.Secret) { return e.Endpoint().TCP, e.Password("hub") }}, plain)
+	s, _ := f.start(f.db)
+
+	stop := make(chan struct{})
+	var agents sync.WaitGroup
+	var acknowledged atomic.Int64
+	for a := range 4 {
+		agents.Go(func() {
+			for n := a; ; n += 4 {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := f.appendReport(context.Background(), n); err != nil {
+					t.Error(err)
+					return
+				}
+				acknowledged.Add(1)
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	for range kills {
+		before := s.Status().Cuts
+		for deadline := time.Now().Add(time.Minute); s.Status().Cuts < before+2; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("no cut for a minute: %+v", s.Status())
+			}
+		}
+		time.Sleep(rand.N(50 * time.Millisecond)) // somewhere in a cut
+		if err := syscall.Kill(e.PID(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	agents.Wait()
+	f.drained(s)
+	_ = f.conn.Close()
+	plain.Addr = []string{e.Endpoint().TCP}
+	var err error
+	if f.conn, err = ch.Open(plain); err != nil {
+		t.Fatal(err)
+	}
+	f.exactlyOnce(int(acknowledged.Load()))
+	st := s.Status()
+	t.Logf("%d kills, %d reports, %d cuts, %d doubts, %d sent again", kills, acknowledged.Load(), st.Cuts, st.Doubts, st.Resent)
+	if st.Doubts == 0 || st.Doubled != 0 || e.Restarts() < kills/2 {
+		t.Errorf("the kills met nothing, or something was doubled: %+v, %d restarts", st, e.Restarts())
+	}
+}
