@@ -38,3 +38,36 @@ func BenchmarkAppend(b *testing.B) {
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkRead measures what a shipper reads at most, from the page cache.
+func BenchmarkRead(b *testing.B) {
+	s, err := Open(Options{Dir: b.TempDir(), MaxBytes: 64 << 30})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	const records = 50_000
+	batch := make([]Record, 1000)
+	for i := range batch {
+		batch[i] = benchRecord
+	}
+	for range records / len(batch) {
+		if _, err := s.Append(context.Background(), batch...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(int64(len(benchRecord.Body)))
+	b.ReportAllocs()
+	r := s.Reader(Cursor{})
+	for b.Loop() {
+		_, ok, err := r.Next()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if !ok {
+			_ = r.Close()
+			r = s.Reader(Cursor{})
+		}
+	}
+	_ = r.Close()
+}

@@ -75,10 +75,7 @@ func live(t *testing.T, d *disk, c *clock) (steps []step) {
 // oneGroup makes several appends that the committer writes with one write: the
 // first goes alone, the others gather while its sync waits at the gate.
 func oneGroup(t *testing.T, d *disk, s *Spool, bodies ...string) []step {
-	gate := make(chan struct{})
-	d.mu.Lock()
-	d.gate = gate
-	d.mu.Unlock()
+	release := d.hold(t)
 	steps := make([]step, len(bodies))
 	var wg sync.WaitGroup
 	for i, b := range bodies {
@@ -96,10 +93,7 @@ func oneGroup(t *testing.T, d *disk, s *Spool, bodies ...string) []step {
 			return s.writing != 0 && len(s.queue) == i
 		})
 	}
-	d.mu.Lock()
-	d.gate = nil
-	d.mu.Unlock()
-	close(gate)
+	release()
 	wg.Wait()
 	return steps
 }

@@ -211,41 +211,47 @@ func (f badFile) ReadAt(b []byte, off int64) (int, error) {
 }
 
 func TestUnreadableSectorCostsItsRecords(t *testing.T) {
-	d := newDisk()
-	o := small(d)
-	o.VolumeBytes = 1 << 20
-	s := open(t, o)
-	var want []string
-	for i := range 100 {
-		want = append(want, fmt.Sprintf("%0500d", i))
-		mustAppend(t, s, want[i])
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	o.FS = badSector{d, volumeName(1), 5 * blockSize, 6 * blockSize}
-	s = open(t, o)
-	entries := readAll(t, s, Cursor{})
-	if n := len(entries); n > 93 || n < 88 {
-		t.Errorf("%d of 100 records could be read: a sector of %d bytes holds 7", n, blockSize)
-	}
-	if len(s.Damage()) != 1 {
-		t.Errorf("damage %v", s.Damage())
-	}
-	for _, e := range entries {
-		if string(e.Body) != want[e.Seq-1] {
-			t.Fatalf("record %d reads %q", e.Seq, e.Body)
+	for _, c := range []struct {
+		from, to int64 // blocks
+		lost     int   // records that lie there, at most
+	}{{5, 6, 10}, {12, 1 << 20, 18}} {
+		d := newDisk()
+		o := small(d)
+		o.VolumeBytes = 1 << 20
+		s := open(t, o)
+		var want []string
+		for i := range 100 {
+			want = append(want, fmt.Sprintf("%0500d", i))
+			mustAppend(t, s, want[i])
 		}
-	}
-	mustAppend(t, s, "new")
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	o.FS = d // the disk was mended: nothing was cut off in the meantime
-	s = open(t, o)
-	wantBodies(t, s, Cursor{}, append(want, "new"))
-	if len(s.Damage()) != 0 {
-		t.Errorf("damage %v", s.Damage())
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		o.FS = badSector{d, volumeName(1), c.from * blockSize, c.to * blockSize}
+		s = open(t, o)
+		entries := readAll(t, s, Cursor{})
+		if n := 100 - len(entries); n > c.lost || n == 0 {
+			t.Errorf("%d records could not be read, at most %d lie there", n, c.lost)
+		}
+		if len(s.Damage()) != 1 {
+			t.Errorf("damage %v", s.Damage())
+		}
+		for _, e := range entries {
+			if string(e.Body) != want[e.Seq-1] {
+				t.Fatalf("record %d reads %q", e.Seq, e.Body)
+			}
+		}
+		mustAppend(t, s, "new")
+		recount(t, s)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		o.FS = d // the disk was mended: nothing was cut off in the meantime
+		s = open(t, o)
+		wantBodies(t, s, Cursor{}, append(want, "new"))
+		if len(s.Damage()) != 0 {
+			t.Errorf("damage %v", s.Damage())
+		}
 	}
 }
 
@@ -470,5 +476,32 @@ func TestDiskFailsForLong(t *testing.T) {
 	eventually(t, "the spool accepts again", func() bool { return s.Stats().Refusing == "" })
 	mustAppend(t, s, "3")
 	wantBodies(t, s, Cursor{}, append(acked, "3"))
+	recount(t, s)
+}
+
+// Nor with volumes whose header can be written and whose records cannot.
+func TestWritesFailForLong(t *testing.T) {
+	d := newDisk()
+	o := small(d)
+	o.tend = time.Hour
+	s := open(t, o)
+	acked := fillTo(t, s, 2)
+	d.set(opWrite, fault{times: 1 << 30, err: errDisk, only: func(o op) bool { return o.off >= headerLen }})
+	before := d.now()
+	for range 100 {
+		if _, err := appendAll(s, "lost"); hub.ReasonOf(err) != "disk_failed" {
+			t.Fatalf("Append returned %v", err)
+		}
+	}
+	made := 0
+	for _, o := range d.journal[before:] {
+		if o.kind == opCreate && o.name != ballastName {
+			made++
+		}
+	}
+	if made > 2 || s.Stats().Volumes != 1 {
+		t.Errorf("100 failures made %d volumes, %d are left", made, s.Stats().Volumes)
+	}
+	wantBodies(t, s, Cursor{}, acked)
 	recount(t, s)
 }

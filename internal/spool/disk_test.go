@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"testing"
 )
 
 // disk is an FS in memory that keeps what was written and what is durable
@@ -55,6 +56,7 @@ type op struct {
 // done nevertheless.
 type fault struct {
 	times int
+	only  func(op) bool // nil: all
 	kept  bool
 	err   error
 }
@@ -72,7 +74,7 @@ func (d *disk) do(o op, change func() error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f := d.faults[o.kind]
-	if f.times > 0 {
+	if f.times > 0 && (f.only == nil || f.only(o)) {
 		f.times--
 		d.faults[o.kind] = f
 		switch {
@@ -253,6 +255,22 @@ func (h *handle) Size() (int64, error) {
 }
 
 func (h *handle) Close() error { return nil }
+
+// hold lets every Sync wait until release, at the latest at the test's end.
+func (d *disk) hold(t *testing.T) (release func()) {
+	gate := make(chan struct{})
+	d.mu.Lock()
+	d.gate = gate
+	d.mu.Unlock()
+	release = sync.OnceFunc(func() {
+		d.mu.Lock()
+		d.gate = nil
+		d.mu.Unlock()
+		close(gate)
+	})
+	t.Cleanup(release)
+	return release
+}
 
 // now returns how many operations the journal has.
 func (d *disk) now() int {

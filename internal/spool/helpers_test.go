@@ -117,9 +117,16 @@ func bodiesOf(entries []Entry) (bodies []string) {
 
 func wantBodies(t testing.TB, s *Spool, from Cursor, want []string) {
 	t.Helper()
-	if got := bodiesOf(readAll(t, s, from)); !slices.Equal(got, want) {
-		t.Fatalf("read %q, want %q", got, want)
+	got := bodiesOf(readAll(t, s, from))
+	if slices.Equal(got, want) {
+		return
 	}
+	for i := range min(len(got), len(want)) {
+		if got[i] != want[i] {
+			t.Fatalf("record %d of %d reads %.40q, want %.40q of %d", i, len(got), got[i], want[i], len(want))
+		}
+	}
+	t.Fatalf("read %d records, want %d", len(got), len(want))
 }
 
 // recount compares the gauges with what a reader finds.

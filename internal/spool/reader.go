@@ -201,7 +201,7 @@ func (r *Reader) nextFrame() (bool, error) {
 			return false, nil
 		}
 		_ = r.Close()
-		r.at = Cursor{Volume: v.ordinal + 1, Seq: r.at.Seq}
+		r.at = Cursor{Volume: v.ordinal + 1}
 	}
 }
 
@@ -215,7 +215,7 @@ func (r *Reader) open(v volume) error {
 		return fmt.Errorf("read the spool: %w", err)
 	}
 	if r.at.Volume != v.ordinal {
-		r.at = Cursor{Volume: v.ordinal, Seq: r.at.Seq}
+		r.at = Cursor{Volume: v.ordinal}
 	}
 	r.file = f
 	r.sc = scanner{file: f, volume: v.ordinal, id: v.id, pos: max(headerLen, r.at.Offset)}

@@ -118,16 +118,18 @@ func (s *Spool) recoverVolume(f found, end *bound) error {
 	}
 	v := &volume{header: f.header, length: headerLen, synced: headerLen, next: f.first, size: f.size}
 	bad, tail := s.scan(&sc, v, f.intact)
-	if end == nil {
-		// Nobody says where it ends: zeros at the end are space never used.
-		tail.to = lastNonZero(file, tail)
-	} else {
+	switch {
+	case sc.unreadable: // no crash does that, and the disk may be mended
+		v.length, v.synced = sc.limit, sc.limit
+	case end != nil:
 		v.synced = end.synced
 		tail.to = max(tail.to, end.length) // the file may be shorter than it was
+	default: // nobody says where it ends: zeros are space never used
+		tail.to = lastNonZero(file, tail)
 	}
 
 	s.committer.ordinal = max(s.committer.ordinal, f.ordinal)
-	if !f.intact && v.first == v.next && tail.empty() && !sc.unreadable {
+	if !f.intact && v.first == v.next && tail.empty() {
 		s.log.Info("a volume of the spool was never finished, nothing is in it: removed", "volume", name)
 		return s.fs.Remove(name)
 	}
@@ -139,20 +141,24 @@ func (s *Spool) recoverVolume(f found, end *bound) error {
 		bad = append(bad, tail)
 	}
 	s.judge(v, bad)
-	switch keep := max(v.length, tail.to); {
-	case sc.unreadable:
-		v.length = max(v.length, sc.limit) // what lies behind may be read another day
-	case f.size > keep:
-		if err := s.fs.Truncate(name, keep); err != nil {
-			s.log.Warn("space of the spool that is not used could not be given back", "volume", name, "error", err)
-		} else {
-			v.size = keep
-		}
-	}
+	s.trim(v, max(v.length, tail.to))
 	s.committer.nextSeq = max(s.committer.nextSeq, v.first, v.next)
 	s.lastAt = max(s.lastAt, v.created)
 	s.volumes = append(s.volumes, v)
 	return nil
+}
+
+// trim gives back what the volume takes up behind its last byte.
+func (s *Spool) trim(v *volume, length int64) {
+	if v.size <= length {
+		return
+	}
+	name := volumeName(v.ordinal)
+	if err := s.fs.Truncate(name, length); err != nil {
+		s.log.Warn("space of the spool that is not used could not be given back", "volume", name, "error", err)
+		return
+	}
+	v.size = length
 }
 
 // scan reads the frames of v: it sets where the volume and its sequence end,
@@ -177,7 +183,7 @@ func (s *Spool) scan(sc *scanner, v *volume, intact bool) (bad []span, tail span
 		}
 		v.length, v.synced, v.next = sc.pos, f.synced, f.seq+uint64(f.count)
 		s.lastAt = max(s.lastAt, f.at)
-		if s.oldest == 0 && v.next > s.cursor.Seq {
+		if s.oldest == 0 && v.next > s.cursor.in(v.ordinal) {
 			s.oldest = f.at
 		}
 		for s.opts.Recovered != nil && f.count > 0 {

@@ -85,7 +85,7 @@ func (s *Spool) removeOldest() error {
 // shippedWholly reports whether v is closed and has no record behind the
 // cursor. s.mu is held.
 func (s *Spool) shippedWholly(v *volume) bool {
-	return !v.active && v.ordinal <= s.cursor.Volume && v.next <= s.cursor.Seq
+	return !v.active && v.next <= s.cursor.in(v.ordinal)
 }
 
 // markShipped begins the time of keeping for volumes that are shipped now.

@@ -297,7 +297,7 @@ func (s *Spool) unshipped(c Cursor) (records, size int64) {
 		if v.ordinal < c.Volume {
 			break
 		}
-		records += v.recordsSince(c.Seq)
+		records += v.recordsSince(c)
 		from := int64(headerLen)
 		if v.ordinal == c.Volume {
 			from = max(from, c.Offset)
@@ -331,8 +331,8 @@ func (s *Spool) Stats() Stats {
 	}
 	st.UnshippedRecords, st.UnshippedBytes = s.unshipped(s.cursor)
 	for _, v := range s.volumes {
-		if s.Inherited(v.ordinal) && v.ordinal >= s.cursor.Volume {
-			st.Inherited += v.recordsSince(s.cursor.Seq)
+		if s.Inherited(v.ordinal) {
+			st.Inherited += v.recordsSince(s.cursor)
 		}
 	}
 	// A group that is being written is not readable yet, but its reports were

@@ -94,6 +94,41 @@ func TestReceiptsAndCursorsInsideOneAppend(t *testing.T) {
 	}
 }
 
+// A commit between looking for the oldest record behind a new cursor and
+// setting that cursor must not be overlooked.
+func TestCursorMovesWhileRecordsArrive(t *testing.T) {
+	s := open(t, small(newDisk()))
+	mustAppend(t, s, "1")
+	to, end := readAll(t, s, Cursor{})[0].End, s.end()
+	mustAppend(t, s, "2")
+	if s.moveCursor(to, 0, end) {
+		t.Error("the cursor moved, the gauges say nothing is behind it")
+	}
+	if err := s.Advance(to); err != nil {
+		t.Fatal(err)
+	}
+	recount(t, s)
+}
+
+func TestInheritedIsWhatAnEarlierProcessLeft(t *testing.T) {
+	d, entries := threeVolumes(t)
+	s := open(t, small(d))
+	mustAppend(t, s, "new")
+	for i, want := range []int64{12, 11, 10} {
+		if got := s.Stats().Inherited; got != want {
+			t.Errorf("Inherited is %d, want %d", got, want)
+		}
+		if err := s.Advance(entries[i].End); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for v := uint64(1); v <= 4; v++ {
+		if got := s.Inherited(v); got != (v < 4) {
+			t.Errorf("Inherited(%d) is %v", v, got)
+		}
+	}
+}
+
 func TestAppendRefuses(t *testing.T) {
 	s := open(t, small(newDisk()))
 	body := make([]byte, MaxBody)
@@ -186,14 +221,11 @@ func TestContextEndsWhileTheDiskStalls(t *testing.T) {
 	if err := s.Advance(readAll(t, s, Cursor{})[0].End); err != nil {
 		t.Fatal(err)
 	}
-	gate := make(chan struct{})
-	d.mu.Lock()
-	d.gate = gate
-	d.mu.Unlock()
+	release := d.hold(t)
 
 	body := []byte("second")
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() {
 		_, err := s.Append(ctx, Record{Kind: hub.KindHostReport, HostID: "h-second", CustomerID: "acme", KeyID: "k1", Body: body})
 		done <- err
@@ -222,10 +254,7 @@ func TestContextEndsWhileTheDiskStalls(t *testing.T) {
 	if err := <-busy; hub.ReasonOf(err) != "spool_busy" || hub.CodeOf(err) != hub.Unavailable {
 		t.Errorf("with a full queue: %v", err)
 	}
-	d.mu.Lock()
-	d.gate = nil
-	d.mu.Unlock()
-	close(gate)
+	release()
 	for range cap(busy) - 1 {
 		<-busy
 	}

@@ -1,12 +1,14 @@
 package spool
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math"
 	"strings"
 )
 
@@ -133,8 +135,8 @@ func (s *Spool) keepBallast(free int64) error {
 }
 
 // Cursor is a place between two records; all before it is shipped. The zero
-// Cursor is the very beginning. Only Seq decides which records come after it;
-// Volume and Offset say where to look.
+// Cursor is the very beginning. Volume and Seq decide which records come after
+// it, Offset says where to look.
 type Cursor struct {
 	Volume uint64 // ordinal of the file
 	Offset int64  // of a frame in it
@@ -143,10 +145,19 @@ type Cursor struct {
 
 // before reports whether c is an earlier place than d.
 func (c Cursor) before(d Cursor) bool {
-	if c.Seq != d.Seq {
-		return c.Seq < d.Seq
+	return cmp.Or(cmp.Compare(c.Volume, d.Volume), cmp.Compare(c.Seq, d.Seq), cmp.Compare(c.Offset, d.Offset)) < 0
+}
+
+// in returns the first seq of a volume that lies behind c. Sequence numbers of
+// two volumes are not compared: after damage to the end of one they may overlap.
+func (c Cursor) in(volume uint64) uint64 {
+	switch {
+	case volume < c.Volume:
+		return math.MaxUint64
+	case volume == c.Volume:
+		return c.Seq
 	}
-	return c.Volume < d.Volume || c.Volume == d.Volume && c.Offset < d.Offset
+	return 0
 }
 
 func (c Cursor) encode() []byte {

@@ -156,9 +156,9 @@ func (r seqs) since(seq uint64) int64 {
 	return 0
 }
 
-// recordsSince returns how many readable records with this seq or a later one
-// the volume holds.
-func (v *volume) recordsSince(seq uint64) int64 {
+// recordsSince returns how many readable records behind c the volume holds.
+func (v *volume) recordsSince(c Cursor) int64 {
+	seq := c.in(v.ordinal)
 	n := seqs{v.first, v.next}.since(seq)
 	for _, l := range v.lost {
 		n -= l.since(seq)
