@@ -63,7 +63,7 @@ var spoolID = hub.SpoolID{1, 2, 3}
 func report(seq uint64, at time.Time, host string, guests ...hub.Guest) clickhouse.ReportRow {
 	return clickhouse.ReportRow{
 		Receipt:    hub.Receipt{Position: hub.Position{SpoolID: spoolID, Seq: seq}, ReceivedAt: at},
-		CustomerID: "acme", KeyID: "host/" + host + " k1", Body: fmt.Appendf(nil, `{"n":%d}`, seq),
+		CustomerID: "acme", KeyID: "k1", Body: fmt.Appendf(nil, `{"n":%d}`, seq),
 		Report: &hub.Report{HostID: host, ReportedAt: at, AgentVersion: "0.3.0", CPUPercent: ptr(float64(seq)),
 			MemoryTotalBytes: ptr(uint64(200)), MemoryUsedBytes: ptr(uint64(50)), Guests: guests},
 	}

@@ -25,7 +25,7 @@ type block interface {
 type ReportRow struct {
 	hub.Receipt
 	CustomerID string
-	KeyID      string // "<owner> <id>"
+	KeyID      string
 	Body       []byte
 	Report     *hub.Report
 }

@@ -70,7 +70,7 @@ func TestHTTPS(t *testing.T) {
 		t.Errorf("head %s, want %s", head, second)
 	}
 	write(t, token, "hub:t0ken") // replaced while we run
-	commit, err := r.Publish(t.Context(), "main", adding("b", "3"))
+	commit, err := r.Publish(t.Context(), adding("b", "3"))
 	if err != nil || o.head("main") != commit {
 		t.Fatalf("publish: %v", err)
 	}
@@ -82,7 +82,7 @@ func TestHTTPS(t *testing.T) {
 	}
 
 	o.hook("pre-receive", "echo 'protected branch' >&2\nexit 1\n")
-	if _, err = r.Publish(t.Context(), "main", adding("c", "4")); hub.ReasonOf(err) != "push_refused" || !strings.Contains(err.Error(), "protected branch") {
+	if _, err = r.Publish(t.Context(), adding("c", "4")); hub.ReasonOf(err) != "push_refused" || !strings.Contains(err.Error(), "protected branch") {
 		t.Errorf("refused push: %v", err)
 	}
 

@@ -31,6 +31,7 @@ const (
 // Change is what Publish commits: files written anew or replaced, by their path
 // from the root of the repository.
 type Change struct {
+	Branch  string // a new branch to push it to; empty: the followed one
 	Files   map[string][]byte
 	Message string
 	Author  Author // of the commit, and its committer
@@ -40,43 +41,40 @@ type Change struct {
 //
 // build is called with the newest head of the followed branch and all its files,
 // and says what to change; its errors are returned as they are. It must not call
-// methods of the Repo. With target the followed branch, a push that another
-// commit forestalled is built anew on the new head, five times at most. Any
-// other target is a new branch that begins at the head.
+// methods of the Repo. On the followed branch, a push that another commit
+// forestalled is built anew on the new head, five times at most. A new branch
+// begins at the head.
 //
 // Other errors are *hub.Error with code Unavailable and the reason
 // remote_unavailable, push_conflict (others were faster each time),
 // branch_exists or push_refused (with what the server said as cause).
-func (r *Repo) Publish(ctx context.Context, target string, build func(head Hash, files fs.FS) (Change, error)) (Hash, error) {
-	ref := plumbing.NewBranchReferenceName(target)
-	if err := ref.Validate(); err != nil {
-		return "", fmt.Errorf("%q is no name of a branch", target)
-	}
+func (r *Repo) Publish(ctx context.Context, build func(head Hash, files fs.FS) (Change, error)) (Hash, error) {
 	if err := r.acquire(ctx); err != nil {
 		return "", err
 	}
 	defer r.release()
 	for range publishTries {
-		commit, err := r.publish(ctx, ref, build)
+		commit, branch, err := r.publish(ctx, build)
 		if !errors.Is(err, errMoved) {
 			return hashOf(commit), err
 		}
-		if ref != r.branch {
+		if branch != "" {
 			return "", &hub.Error{Code: hub.Unavailable, Reason: "branch_exists",
-				Message: "the branch " + target + " exists already in the fleet repository",
+				Message: "the branch " + branch + " exists already in the fleet repository",
 				Hint:    "merge or delete that branch, then try again"}
 		}
-		r.log.InfoContext(ctx, "another commit was faster, building ours anew", "branch", target)
+		r.log.InfoContext(ctx, "another commit was faster, building ours anew", "branch", r.branch.Short())
 	}
 	return "", &hub.Error{Code: hub.Unavailable, Reason: "push_conflict", Retry: time.Second,
 		Message: "others change the fleet repository at the same time", Hint: "try again"}
 }
 
-// publish is one try; errMoved means another is worth it.
-func (r *Repo) publish(ctx context.Context, ref plumbing.ReferenceName, build func(Hash, fs.FS) (Change, error)) (commit plumbing.Hash, err error) {
+// publish is one try; errMoved means another is worth it. It returns the branch
+// that the change named.
+func (r *Repo) publish(ctx context.Context, build func(Hash, fs.FS) (Change, error)) (commit plumbing.Hash, branch string, err error) {
 	head, err := r.fetch(ctx)
 	if err != nil {
-		return commit, &hub.Error{Code: hub.Unavailable, Reason: "remote_unavailable",
+		return commit, "", &hub.Error{Code: hub.Unavailable, Reason: "remote_unavailable",
 			Message: "the fleet repository cannot be reached", Hint: "see the hub's log; try again later", Cause: err}
 	}
 	var change Change
@@ -85,17 +83,21 @@ func (r *Repo) publish(ctx context.Context, ref plumbing.ReferenceName, build fu
 		return err
 	})
 	if err != nil {
-		return commit, err
+		return commit, "", err
+	}
+	cmd := packp.Command{Name: r.branch, Old: head}
+	if change.Branch != "" {
+		cmd = packp.Command{Name: plumbing.NewBranchReferenceName(change.Branch)}
+		if err := cmd.Name.Validate(); err != nil {
+			return commit, "", fmt.Errorf("%q is no name of a branch", change.Branch)
+		}
 	}
 	commit, pack, err := r.commit(head, change)
 	if err != nil {
-		return commit, fmt.Errorf("commit: %w", err)
+		return commit, "", fmt.Errorf("commit: %w", err)
 	}
-	cmd := packp.Command{Name: ref, New: commit}
-	if ref == r.branch {
-		cmd.Old = head
-	}
-	return commit, r.push(ctx, cmd, pack)
+	cmd.New = commit
+	return commit, change.Branch, r.push(ctx, cmd, pack)
 }
 
 // push pushes and, since the errors of a push do not say what the server did,

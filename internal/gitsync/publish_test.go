@@ -22,13 +22,22 @@ func adding(name, content string) func(gitsync.Hash, fs.FS) (gitsync.Change, err
 	}
 }
 
+// onBranch makes build's change one for a new branch.
+func onBranch(branch string, build func(gitsync.Hash, fs.FS) (gitsync.Change, error)) func(gitsync.Hash, fs.FS) (gitsync.Change, error) {
+	return func(head gitsync.Hash, files fs.FS) (gitsync.Change, error) {
+		change, err := build(head, files)
+		change.Branch = branch
+		return change, err
+	}
+}
+
 func TestPublishToTheBranch(t *testing.T) {
 	o := newOrigin(t)
 	base := o.commit("one", "fleet/fleet.yaml", "f", "fleet/customers/acme/customer.yaml", "c", "fleet-notes", "n", "fleet.txt", "t")
 	dir := filepath.Join(t.TempDir(), "fleet.git")
 	r := open(t, o.bare, func(opts *gitsync.Options) { opts.Dir = dir })
 
-	commit, err := r.Publish(t.Context(), "main", func(head gitsync.Hash, files fs.FS) (gitsync.Change, error) {
+	commit, err := r.Publish(t.Context(), func(head gitsync.Hash, files fs.FS) (gitsync.Change, error) {
 		if data, err := fs.ReadFile(files, "fleet/fleet.yaml"); head != base || err != nil || string(data) != "f" {
 			t.Errorf("build sees %s, %q, %v", head, data, err)
 		}
@@ -67,14 +76,14 @@ func TestPublishToANewBranch(t *testing.T) {
 	o := newOrigin(t)
 	base := o.commit("one", "a", "1")
 	r := open(t, o.bare)
-	commit, err := r.Publish(t.Context(), "enroll/acme-1", adding("h", "x"))
+	commit, err := r.Publish(t.Context(), onBranch("enroll/acme-1", adding("h", "x")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if o.head("enroll/acme-1") != commit || o.head("main") != base {
 		t.Errorf("branches at %s and %s", o.head("enroll/acme-1"), o.head("main"))
 	}
-	_, err = r.Publish(t.Context(), "enroll/acme-1", adding("h", "y"))
+	_, err = r.Publish(t.Context(), onBranch("enroll/acme-1", adding("h", "y")))
 	if hub.ReasonOf(err) != "branch_exists" {
 		t.Errorf("second push to the branch: %v", err)
 	}
@@ -89,7 +98,7 @@ func TestPublishersOfOneBranchAllGetThrough(t *testing.T) {
 	var wg sync.WaitGroup
 	publish := func(r *gitsync.Repo, name string) {
 		wg.Go(func() {
-			if _, err := r.Publish(t.Context(), "main", adding(name, "x")); err != nil {
+			if _, err := r.Publish(t.Context(), adding(name, "x")); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		})
@@ -130,7 +139,7 @@ func TestPublishBuildsAnewOnTheNewHead(t *testing.T) {
 			return gitsync.Change{Files: map[string][]byte{"counter": []byte(string(data) + "+1")}, Message: "count", Author: robot}, nil
 		}
 	}
-	commit, err := r.Publish(t.Context(), "main", build(2))
+	commit, err := r.Publish(t.Context(), build(2))
 	if err != nil || len(heads) != 3 || o.head("main") != commit {
 		t.Fatalf("%d tries, %v", len(heads), err)
 	}
@@ -139,7 +148,7 @@ func TestPublishBuildsAnewOnTheNewHead(t *testing.T) {
 	}
 	git(t, o.clone, "pull", "-q", "--rebase", "origin", "main")
 	heads = nil
-	if _, err := r.Publish(t.Context(), "main", build(100)); hub.ReasonOf(err) != "push_conflict" || len(heads) != 5 {
+	if _, err := r.Publish(t.Context(), build(100)); hub.ReasonOf(err) != "push_conflict" || len(heads) != 5 {
 		t.Errorf("%d tries, %v; want push_conflict after 5", len(heads), err)
 	}
 }
@@ -150,7 +159,7 @@ func TestRefusedPush(t *testing.T) {
 	o.hook("pre-receive", "echo 'only by pull request, please' >&2\nexit 1\n")
 	r := open(t, o.bare)
 	builds := 0
-	_, err := r.Publish(t.Context(), "main", func(h gitsync.Hash, files fs.FS) (gitsync.Change, error) {
+	_, err := r.Publish(t.Context(), func(h gitsync.Hash, files fs.FS) (gitsync.Change, error) {
 		builds++
 		return adding("b", "2")(h, files)
 	})
@@ -171,16 +180,16 @@ func TestPublishReturnsTheBuildersError(t *testing.T) {
 	base := o.commit("one", "a", "1", "d/x", "2")
 	r := open(t, o.bare)
 	no := errors.New("no such customer")
-	_, err := r.Publish(t.Context(), "main", func(gitsync.Hash, fs.FS) (gitsync.Change, error) { return gitsync.Change{}, no })
+	_, err := r.Publish(t.Context(), func(gitsync.Hash, fs.FS) (gitsync.Change, error) { return gitsync.Change{}, no })
 	if !errors.Is(err, no) {
 		t.Errorf("error %v", err)
 	}
 	for _, path := range []string{"/abs", "../up", ".", "", ".git/config", "a/below-a-file", "d"} {
-		if _, err := r.Publish(t.Context(), "main", adding(path, "x")); err == nil {
+		if _, err := r.Publish(t.Context(), adding(path, "x")); err == nil {
 			t.Errorf("%q was committed", path)
 		}
 	}
-	if _, err := r.Publish(t.Context(), "a..b", adding("x", "x")); err == nil {
+	if _, err := r.Publish(t.Context(), onBranch("a..b", adding("x", "x"))); err == nil {
 		t.Error("a..b was taken for a branch")
 	}
 	if o.head("main") != base {
@@ -190,7 +199,7 @@ func TestPublishReturnsTheBuildersError(t *testing.T) {
 
 func TestPublishWithoutRemote(t *testing.T) {
 	r := open(t, filepath.Join(t.TempDir(), "none.git"))
-	_, err := r.Publish(t.Context(), "main", adding("a", "1"))
+	_, err := r.Publish(t.Context(), adding("a", "1"))
 	if hub.ReasonOf(err) != "remote_unavailable" || hub.CodeOf(err) != hub.Unavailable {
 		t.Errorf("error %v", err)
 	}

@@ -117,7 +117,7 @@ func TestSSH(t *testing.T) {
 	if head := fetch(t, r); head != first || content(t, r, head, "a") != "1" {
 		t.Fatalf("head %s, want %s", head, first)
 	}
-	commit, err := r.Publish(t.Context(), "main", adding("b", "2"))
+	commit, err := r.Publish(t.Context(), adding("b", "2"))
 	if err != nil || o.head("main") != commit {
 		t.Fatalf("publish: %v", err)
 	}

@@ -156,7 +156,7 @@ func TestPublishedCommitIsInForceAfterPull(t *testing.T) {
 	r.push("a")
 	rost, repo, _ := r.start()
 	for _, id := range []string{"b", "c"} {
-		commit, err := repo.Publish(t.Context(), "main", func(_ gitsync.Hash, files fs.FS) (gitsync.Change, error) {
+		commit, err := repo.Publish(t.Context(), func(_ gitsync.Hash, files fs.FS) (gitsync.Change, error) {
 			data, err := fs.ReadFile(files, "fleet/hosts")
 			return gitsync.Change{
 				Files:   map[string][]byte{"fleet/hosts": append(data, "\n"+id...)},

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS host_reports
     reported_at        DateTime64(3, 'UTC') COMMENT 'Agent clock when the report was made, clamped to 1900-2299; may be wrong, never used to judge liveness.' CODEC(Delta, ZSTD(1)),
     customer_id        LowCardinality(String) COMMENT 'Customer that the host belonged to when the report was accepted.',
     host_id            String COMMENT 'Host that reported.' CODEC(ZSTD(1)),
-    key_id             LowCardinality(String) COMMENT 'Key that authorised the report, as owner and id (host/acme-5f2c9a1e k1); never the key.',
+    key_id             LowCardinality(String) COMMENT 'Id of the key that authorised the report: of the host (k1), or fleet/k1 for a global one; never the key.',
     agent_version      LowCardinality(String) COMMENT 'Version of the agent.',
     hostname           String COMMENT 'Host name as the host itself says; empty where absent.' CODEC(ZSTD(1)),
     pve_version        LowCardinality(String) COMMENT 'Proxmox VE version; empty where absent.',

@@ -1,0 +1,261 @@
+// Package app wires the hub.
+//
+//	git remote ─► gitsync ─► roster ──── the fleet in force ────┐
+//	                           │                                │
+//	                           └─► register (ClickHouse)        ▼
+//	agents ─► httpapi ─► ingest ─► spool ─► ship ─► ClickHouse ─► deadman
+//	                                 ▲                              │
+//	                                 └───── states and events ◄─────┘
+//
+// New opens what lies on disk and binds the addresses; Start begins the work;
+// Stop ends it in the reverse order. ClickHouse may be away at any time, also
+// at the start: reports are acknowledged all the same.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"felhom.eu/hub/internal/clickhouse"
+	"felhom.eu/hub/internal/config"
+	"felhom.eu/hub/internal/deadman"
+	"felhom.eu/hub/internal/engine"
+	"felhom.eu/hub/internal/fleetfile"
+	"felhom.eu/hub/internal/gitsync"
+	"felhom.eu/hub/internal/httpapi"
+	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/ingest"
+	"felhom.eu/hub/internal/roster"
+	"felhom.eu/hub/internal/seal"
+	"felhom.eu/hub/internal/ship"
+	"felhom.eu/hub/internal/spool"
+)
+
+// Options are what an App needs. Config is required.
+type Options struct {
+	Config   *config.Config
+	Logger   *slog.Logger  // default slog.Default
+	Launcher string        // hub-engine; empty: beside the running executable
+	Version  string        // shown in the log and in metrics
+	Linger   time.Duration // see ship.Options; tests have shorter ones
+}
+
+// Folders of data_dir.
+const (
+	spoolFolder  = "spool"
+	mirrorFolder = "fleet.git"
+	engineFolder = "clickhouse"
+)
+
+const recentState = "recent" // the retry index, in the spool's folder
+
+// App is one hub.
+type App struct {
+	cfg *config.Config
+	log *slog.Logger
+
+	spool    *spool.Spool
+	acceptor *ingest.Acceptor
+	repo     *gitsync.Repo
+	roster   *roster.Roster
+	engine   *engine.Engine // nil: a ClickHouse of one's own
+	db       *clickhouse.DB
+	shipper  *ship.Shipper
+	watch    *deadman.Switch
+	server   *httpapi.Server
+
+	readyAt  atomic.Pointer[time.Time] // since when reports can be accepted
+	schema   atomic.Pointer[string]    // why the schema is not in order; nil: not known yet
+	register chan struct{}             // the fleet changed: tell ClickHouse
+
+	failed  chan error
+	cancel  context.CancelFunc // of follow, judge and mirror
+	halt    context.CancelFunc // of the shipper
+	working sync.WaitGroup
+	stopped sync.Once
+}
+
+// New opens the spool, the mirror and the addresses. Nothing runs yet but what
+// keeps the spool.
+func New(o Options) (a *App, err error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	a = &App{cfg: o.Config, log: o.Logger, register: make(chan struct{}, 1), failed: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			a.close()
+			a = nil
+		}
+	}()
+	if err := privateDir(a.cfg.DataDir); err != nil {
+		return a, err
+	}
+	if err := a.openIngest(); err != nil {
+		return a, err
+	}
+	if err := a.openFleet(); err != nil {
+		return a, err
+	}
+	if err := a.openDatabase(o.Launcher); err != nil {
+		return a, err
+	}
+	a.shipper = ship.New(ship.Options{Spool: a.spool, Store: a.db, Linger: o.Linger, Logger: a.log.With("part", "ship")})
+	a.watch = deadman.New(deadman.Options{
+		Store: a.db, Backlog: a.shipper, Journal: a.spool,
+		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, Ready: a.readySince,
+		Base: a.thresholds(), Interval: a.cfg.Monitor.Interval, Logger: a.log.With("part", "switch"),
+	})
+	return a, a.openServer(o.Version)
+}
+
+// privateDir makes the data directory, or refuses one that others can read.
+func privateDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("data_dir: %s may be read by others (mode %04o): chmod 700 %s", dir, mode, dir)
+	}
+	return nil
+}
+
+// openIngest opens the spool and fills the retry index from it.
+func (a *App) openIngest() error {
+	journal := &journal{}
+	a.acceptor = ingest.New(ingest.Options{
+		Fleets: current(func() *hub.Fleet { return a.roster.Current() }), Spool: journal,
+		PollInterval: a.cfg.Ingest.PollInterval,
+		HostRate:     float64(a.cfg.Ingest.HostRate), CustomerRate: float64(a.cfg.Ingest.CustomerRate),
+		Logger: a.log.With("part", "ingest"),
+	})
+	sp, err := spool.Open(spool.Options{
+		Dir: filepath.Join(a.cfg.DataDir, spoolFolder), MaxBytes: int64(a.cfg.Spool.MaxBytes),
+		Logger: a.log.With("part", "spool"), Recovered: a.acceptor.Recover,
+		BeforeRemove: func() error { return journal.WriteState(recentState, a.acceptor.Snapshot()) },
+	})
+	if err != nil {
+		return err
+	}
+	a.spool, journal.Spool = sp, sp
+	snapshot, err := sp.ReadState(recentState)
+	if err == nil && len(snapshot) > 0 {
+		err = a.acceptor.Restore(snapshot)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.log.Warn("the index of recent reports is lost: a retry of a report older than the spool would count twice", "error", err)
+	}
+	return nil
+}
+
+// journal is the spool before it is open: the spool needs the acceptor to be
+// opened, and the acceptor needs the spool to accept.
+type journal struct{ *spool.Spool }
+
+// current makes a function a source of the fleet in force.
+type current func() *hub.Fleet
+
+func (f current) Current() *hub.Fleet { return f() }
+
+func (a *App) openFleet() error {
+	c := a.cfg.Fleet
+	identities, err := seal.ReadIdentities(c.IdentityFiles...)
+	if err != nil {
+		return fmt.Errorf("fleet.identity_files: %w", err)
+	}
+	opener := seal.NewOpener(identities)
+	a.repo, err = gitsync.Open(gitsync.Options{
+		URL: c.URL, Branch: c.Branch, Dir: filepath.Join(a.cfg.DataDir, mirrorFolder),
+		CredentialsFile: c.CredentialsFile, KnownHostsFile: c.KnownHostsFile, CAFile: c.CAFile,
+		Logger: a.log.With("part", "git"),
+	})
+	if err != nil {
+		return err
+	}
+	a.roster = roster.New(roster.Options{
+		Source: a.repo, Path: c.Path, Interval: c.Interval, Logger: a.log.With("part", "fleet"),
+		Load: func(files fs.FS, revision string) (*hub.Fleet, []hub.Problem, error) {
+			return fleetfile.Load(files, opener, fleetfile.Options{Revision: revision, Base: a.thresholds()})
+		},
+	})
+	a.roster.OnApply(a.fleetApplied)
+	return nil
+}
+
+func (a *App) thresholds() hub.Thresholds {
+	return hub.Thresholds{StaleAfter: a.cfg.Monitor.StaleAfter, DownAfter: a.cfg.Monitor.DownAfter}
+}
+
+// fleetApplied notes the first moment at which reports can be accepted, and has
+// ClickHouse told of the new fleet.
+func (a *App) fleetApplied(*hub.Fleet) {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	a.readyAt.CompareAndSwap(nil, &now)
+	select {
+	case a.register <- struct{}{}:
+	default: // a change is waiting already
+	}
+}
+
+func (a *App) readySince() (time.Time, bool) {
+	at := a.readyAt.Load()
+	if at == nil {
+		return time.Time{}, false
+	}
+	return *at, true
+}
+
+func (a *App) openServer(version string) (err error) {
+	var minter httpapi.Minter
+	if a.cfg.Fleet.Mint != "off" {
+		minter = &minting{a.repo, a.roster, a.cfg.Fleet}
+	}
+	a.server, err = httpapi.New(httpapi.Options{
+		Listen: a.cfg.Listen, AdminListen: a.cfg.AdminListen,
+		Reports: a.acceptor, Minter: minter,
+		Ready: a.ready, FleetStatus: func() any { return a.roster.Status() },
+		MaxConnections: a.cfg.Ingest.MaxConnections, MaxInFlightBytes: int64(a.cfg.Ingest.MaxInFlightBytes),
+		Metrics: a.metrics(version), Logger: a.log.With("part", "http"),
+	})
+	return err
+}
+
+// Addr returns the address that agents use.
+func (a *App) Addr() string { return a.server.Addr() }
+
+// AdminAddr returns the address of health, metrics and fleet status.
+func (a *App) AdminAddr() string { return a.server.AdminAddr() }
+
+// Engine describes the embedded engine; false where a ClickHouse of one's own
+// is used or the engine does not run yet.
+func (a *App) Engine() (engine.Description, bool) {
+	if a.engine == nil || a.engine.PID() == 0 {
+		return engine.Description{}, false
+	}
+	return a.engine.Describe(), true
+}
+
+// Failed gives the error after which the hub cannot go on; the caller stops it.
+func (a *App) Failed() <-chan error { return a.failed }
+
+func (a *App) fail(err error) {
+	select {
+	case a.failed <- err:
+	default: // the first one counts
+	}
+}
+
+// Reload pulls the fleet repository at once.
+func (a *App) Reload() { a.roster.Trigger() }

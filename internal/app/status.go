@@ -1,0 +1,154 @@
+package app
+
+import (
+	"time"
+
+	"felhom.eu/hub/internal/httpapi"
+	"felhom.eu/hub/internal/hub"
+)
+
+// readiness is the detail of /readyz.
+type readiness struct {
+	Ready      bool             `json:"ready"` // a report sent now would be acknowledged
+	Problems   []string         `json:"problems,omitempty"`
+	Warnings   []string         `json:"warnings,omitempty"`
+	Fleet      fleetDetail      `json:"fleet"`
+	Spool      spoolDetail      `json:"spool"`
+	ClickHouse clickhouseDetail `json:"clickhouse"`
+	Switch     switchDetail     `json:"switch"`
+}
+
+type fleetDetail struct {
+	Revision  string        `json:"revision"`
+	Hosts     int           `json:"hosts"`
+	Head      string        `json:"head"`
+	Problems  []hub.Problem `json:"problems,omitempty"`
+	LastError string        `json:"last_error,omitempty"`
+}
+
+type spoolDetail struct {
+	UnshippedRecords int64     `json:"unshipped_records"`
+	UnshippedBytes   int64     `json:"unshipped_bytes"`
+	OldestUnshipped  time.Time `json:"oldest_unshipped,omitzero"`
+	DiskBytes        int64     `json:"disk_bytes"`
+	MaxBytes         int64     `json:"max_bytes"`
+	Damage           int       `json:"damage"`
+}
+
+type clickhouseDetail struct {
+	ShippedAt time.Time `json:"shipped_at,omitzero"`
+	LastError string    `json:"last_error,omitempty"`
+	Restarts  int64     `json:"engine_restarts"`
+}
+
+type switchDetail struct {
+	LastJudged time.Time `json:"last_judged,omitzero"`
+	HeldBy     string    `json:"held_by,omitempty"`
+	HeldSince  time.Time `json:"held_since,omitzero"`
+}
+
+// ready tells whether a report sent now would be acknowledged. ClickHouse away
+// is a warning: reports wait for it.
+func (a *App) ready() (bool, any) {
+	fleet, sp, sh, sw := a.roster.Status(), a.spool.Stats(), a.shipper.Status(), a.watch.Status()
+	d := readiness{
+		Fleet:      fleetDetail{fleet.Revision, fleet.Hosts, fleet.Head, fleet.Problems, fleet.LastError},
+		Spool:      spoolDetail{sp.UnshippedRecords, sp.UnshippedBytes, sp.OldestUnshipped, sp.DiskBytes, sp.MaxBytes, sp.Damage},
+		ClickHouse: clickhouseDetail{sh.ShippedAt, a.databaseError(), a.engineRestarts()},
+		Switch:     switchDetail{sw.LastJudged, sw.HeldBy, sw.HeldSince},
+	}
+	if a.roster.Current() == nil {
+		d.Problems = append(d.Problems, "no fleet is in force")
+	}
+	if sp.Refusing != "" {
+		d.Problems = append(d.Problems, "the spool refuses reports: "+sp.Refusing)
+	}
+	for _, w := range []struct {
+		is   bool
+		text string
+	}{
+		{len(fleet.Problems) > 0, "the fleet repository's head has mistakes; the last good commit is in force"},
+		{fleet.LastError != "" && len(fleet.Problems) == 0, "the last pull of the fleet repository failed"},
+		{d.ClickHouse.LastError != "", "ClickHouse does not take reports; they wait in the spool"},
+		{sw.HeldBy != "", "the dead-man's switch is held back"},
+		{sp.Damage > 0, "the spool was damaged: acknowledged records are lost"},
+	} {
+		if w.is {
+			d.Warnings = append(d.Warnings, w.text)
+		}
+	}
+	d.Ready = len(d.Problems) == 0
+	return d.Ready, d
+}
+
+// databaseError says why ClickHouse takes nothing; empty when it does.
+func (a *App) databaseError() string {
+	if text := a.schema.Load(); text != nil && *text != "" {
+		return *text
+	}
+	return a.shipper.Status().LastError
+}
+
+func (a *App) engineRestarts() int64 {
+	if a.engine == nil {
+		return 0
+	}
+	return a.engine.Restarts()
+}
+
+// metrics are the numbers of all parts, for /metrics.
+func (a *App) metrics(version string) []httpapi.Metric {
+	gauge := func(name, help string, value func() float64) httpapi.Metric {
+		return httpapi.Metric{Name: name, Help: help, Value: value}
+	}
+	counter := func(name, help string, value func() float64) httpapi.Metric {
+		return httpapi.Metric{Name: name, Help: help, Value: value, Counter: true}
+	}
+	list := []httpapi.Metric{
+		{Name: "hub_info", Help: "Always 1; the label tells the version.", Labels: map[string]string{"version": version}, Value: func() float64 { return 1 }},
+		counter("hub_rejected_items_total", "Parts of accepted reports that were left out.", func() float64 { return float64(a.acceptor.Rejected()) }),
+
+		gauge("hub_spool_unshipped_records", "Acknowledged records that ClickHouse does not have yet.", func() float64 { return float64(a.spool.Stats().UnshippedRecords) }),
+		gauge("hub_spool_unshipped_bytes", "Bytes of volumes behind the cursor.", func() float64 { return float64(a.spool.Stats().UnshippedBytes) }),
+		gauge("hub_spool_oldest_unshipped_seconds", "Age of the oldest record that ClickHouse does not have yet, in seconds.", func() float64 { return age(a.spool.Stats().OldestUnshipped) }),
+		gauge("hub_spool_disk_bytes", "Disk space that the spool takes.", func() float64 { return float64(a.spool.Stats().DiskBytes) }),
+		gauge("hub_spool_max_bytes", "Disk space that the spool may take.", func() float64 { return float64(a.spool.Stats().MaxBytes) }),
+		gauge("hub_spool_damaged_ranges", "Damaged ranges found since the start.", func() float64 { return float64(a.spool.Stats().Damage) }),
+
+		counter("hub_ship_records_total", "Records brought to ClickHouse.", func() float64 { return float64(a.shipper.Status().Shipped) }),
+		counter("hub_ship_cuts_total", "Cuts brought to ClickHouse.", func() float64 { return float64(a.shipper.Status().Cuts) }),
+		counter("hub_ship_failures_total", "Attempts to send that failed.", func() float64 { return float64(a.shipper.Status().Failures) }),
+		counter("hub_ship_doubts_total", "Blocks whose outcome had to be looked up.", func() float64 { return float64(a.shipper.Status().Doubts) }),
+		counter("hub_ship_resent_total", "Blocks sent again because they were missing.", func() float64 { return float64(a.shipper.Status().Resent) }),
+		counter("hub_ship_doubled_total", "Blocks found more than once; an alarm.", func() float64 { return float64(a.shipper.Status().Doubled) }),
+		counter("hub_engine_restarts_total", "Restarts of the embedded ClickHouse.", func() float64 { return float64(a.engineRestarts()) }),
+
+		gauge("hub_fleet_hosts", "Enrolled hosts in force, without retired ones.", func() float64 { return float64(a.roster.Status().Hosts) }),
+		gauge("hub_fleet_problems", "Mistakes in the fleet repository's head.", func() float64 { return float64(len(a.roster.Status().Problems)) }),
+		gauge("hub_fleet_pull_age_seconds", "Time since the fleet repository last answered, in seconds.", func() float64 { return age(a.roster.Status().CheckedAt) }),
+
+		gauge("hub_switch_held", "1 while the switch is held back.", func() float64 { return truth(a.watch.Status().HeldBy != "") }),
+		counter("hub_switch_evaluations_total", "Evaluations that judged.", func() float64 { return float64(a.watch.Status().Evaluated) }),
+		counter("hub_switch_held_total", "Evaluations that were held back.", func() float64 { return float64(a.watch.Status().Held) }),
+	}
+	for _, t := range []hub.EventType{hub.HostStale, hub.HostDown, hub.HostRecovered} {
+		list = append(list, httpapi.Metric{Name: "hub_events_total", Help: "Events that the switch raised.", Counter: true,
+			Labels: map[string]string{"type": string(t)}, Value: func() float64 { return float64(a.watch.Status().Events[t]) }})
+	}
+	return list
+}
+
+// age returns the seconds since t, 0 for the zero time.
+func age(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return time.Since(t).Seconds()
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
