@@ -29,7 +29,7 @@ func (s *Spool) recover() error {
 	case errors.Is(err, ErrNewer):
 		return err
 	case err != nil && !(errors.Is(err, fs.ErrNotExist) && len(volumes) == 0):
-		s.log.Warn("the spool's cursor is lost: all that is kept will be read again", "error", err)
+		s.log.Warn("the spool has no cursor: all that is kept will be read again", "error", err)
 	}
 	s.cursor = cursor
 	s.committer.ordinal, s.committer.nextSeq = cursor.Volume, max(1, cursor.Seq)
@@ -130,8 +130,8 @@ func (s *Spool) recoverVolume(f found, end *bound) error {
 
 	s.committer.ordinal = max(s.committer.ordinal, f.ordinal)
 	if !f.intact && v.first == v.next && tail.empty() {
-		s.log.Info("a volume of the spool was never finished, nothing is in it: removed", "volume", name)
-		return s.fs.Remove(name)
+		s.log.Info("a volume of the spool was never begun, nothing is in it: removed", "volume", name, "error", s.fs.Remove(name))
+		return nil
 	}
 	if !f.intact {
 		v.id = sc.id

@@ -47,8 +47,8 @@ type Options struct {
 	// call only.
 	Recovered func(Entry)
 	// BeforeRemove must return nil before shipped volumes are removed. It is
-	// called from a goroutine of the spool, at most once for every removal of
-	// one or more volumes, and may use the spool.
+	// called from a goroutine of the spool, maybe before Open returns, and may
+	// use the spool.
 	BeforeRemove func() error
 
 	tend time.Duration // how often to try again after a failure; tendInterval, but in tests
@@ -68,7 +68,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.VolumeBytes = min(o.VolumeBytes, o.MaxBytes/8)
 	or((*int64)(&o.tend), int64(tendInterval))
 	if o.VolumeBytes < headerLen || o.KeepBytes < 0 || o.VolumeAge < 0 || o.Keep < 0 {
-		return o, errors.New("spool: sizes and durations must be positive")
+		return o, errors.New("sizes and durations must be positive")
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -77,7 +77,11 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = slog.Default()
 	}
 	var err error
-	if o.FS == nil {
+	switch {
+	case o.FS != nil:
+	case o.Dir == "":
+		err = errors.New("no folder is named")
+	default:
 		o.FS, err = openDir(o.Dir)
 	}
 	return o, err

@@ -316,6 +316,8 @@ func TestReceivedAtNeverGoesBack(t *testing.T) {
 	o := small(d)
 	o.Now, o.Logger = c.now, l.logger()
 	s := open(t, o)
+	mustAppend(t, s, "0")
+	c.add(5 * time.Second)
 	first := mustAppend(t, s, "1")[0].ReceivedAt
 	c.add(-10 * time.Second)
 	if at := mustAppend(t, s, "2")[0].ReceivedAt; !at.Equal(first) {
@@ -436,7 +438,7 @@ func TestShippedVolumesAreKeptThenRemoved(t *testing.T) {
 func TestFullSpoolRefusesThenAcceptsAgain(t *testing.T) {
 	d := newDisk()
 	o := small(d)
-	o.MaxBytes, o.VolumeBytes = 8<<10, 1<<10
+	o.MaxBytes, o.VolumeBytes, o.KeepBytes = 8<<10, 1<<10, 1<<20
 	s := open(t, o)
 	var acked []string
 	var err error
@@ -459,6 +461,32 @@ func TestFullSpoolRefusesThenAcceptsAgain(t *testing.T) {
 	eventually(t, "the spool accepts again without being asked", func() bool { return s.Stats().Refusing == "" })
 	mustAppend(t, s, "again")
 	wantBodies(t, s, s.Cursor(), append(slices.Clone(acked[len(entries)/2+1:]), "again"))
+	recount(t, s)
+}
+
+// Less free space than two volumes is as good as none; shipped volumes go
+// before that.
+func TestNearlyFullDisk(t *testing.T) {
+	d := newDisk()
+	o := small(d)
+	s := open(t, o)
+	acked := fillTo(t, s, 8) // two volumes, the second one full
+	free := func(n int64) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.capacity = d.used() + n
+	}
+	eventually(t, "the ballast is there", func() bool { _, err := d.Open(ballastName); return err == nil })
+	free(2*o.VolumeBytes - 100) // closing the second volume gives back less than that
+	if _, err := appendAll(s, "no"); hub.ReasonOf(err) != "spool_full" {
+		t.Fatalf("with less than two volumes free Append returned %v", err)
+	}
+	if err := s.Advance(readAll(t, s, Cursor{})[3].End); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the shipped volume makes room", func() bool { return s.Stats().Refusing == "" })
+	mustAppend(t, s, "again")
+	wantBodies(t, s, s.Cursor(), append(acked[4:], "again"))
 	recount(t, s)
 }
 
