@@ -2,7 +2,9 @@ package ship
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
@@ -90,7 +92,10 @@ func (c *cut) save(s *spool.Spool) error {
 // cursor: an older one was finished.
 func loadCut(s *spool.Spool) (*cut, error) {
 	data, err := s.ReadState(cutState)
-	if err != nil || len(data) == 0 {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	var c cut

@@ -356,7 +356,7 @@ func TestEngineKilledDuringInserts(t *testing.T) {
 	const kills = 30
 	e := enginetest.New(t)
 	plain := &ch.Options{Addr: []string{e.Endpoint().TCP}, Auth: ch.Auth{Database: "hub", Username: "hub", Password: e.Password("hub").Reveal()}}
-	f := fixtureOn(t, clickhouse.Options{DSN: "clickhouse://hub@engine/hub", 
+	f := fixtureOn(t, clickhouse.Options{DSN: "clickhouse://hub@engine/hub",
 		Resolve: func() (string, hub.Secret) { return e.Endpoint().TCP, e.Password("hub") }}, plain)
 	s, _ := f.start(f.db)
 

@@ -77,7 +77,7 @@ AS SELECT
     g.latest.status AS status,
     g.latest.controller_version AS controller_version,
     g.seen.1 AS last_seen_at,
-    g.seen = (l.last_report_at, l.position.2) AS present
+    toBool(g.seen = (l.last_report_at, l.position.2)) AS present
 FROM
 (
     SELECT host_id, vmid, max(last_seen_at) AS seen, argMaxMerge(latest) AS latest
