@@ -133,17 +133,17 @@ type outcome struct {
 }
 
 // Tick makes one evaluation at slot time t. An error means that it was held
-// back and nothing was decided. Tick is not safe for concurrent use.
+// back: what it did not decide is left to the next one. Tick is not safe for concurrent use.
 func (s *Switch) Tick(ctx context.Context, t time.Time) error {
 	outcomes, err := s.decide(ctx, t)
-	if err == nil && len(outcomes) > 0 {
+	if err == nil {
 		err = s.record(ctx, outcomes)
 	}
 	if err != nil {
 		s.held(ctx, t, err)
 		return err
 	}
-	s.judged(t, outcomes)
+	s.judged(t)
 	return nil
 }
 
@@ -220,9 +220,9 @@ func (s *Switch) addFirstReports(ctx context.Context, evidence []Evidence) error
 	return nil
 }
 
-// record writes the outcomes to the spool, all or none, and remembers them.
+// record writes the outcomes to the spool, each host's state and events in one
+// record, and remembers what is durable.
 func (s *Switch) record(ctx context.Context, outcomes []outcome) error {
-	var records []spool.Record
 	for part := range slices.Chunk(outcomes, hostsPerRecord) {
 		var d hub.Decision
 		for _, o := range part {
@@ -233,15 +233,26 @@ func (s *Switch) record(ctx context.Context, outcomes []outcome) error {
 		if err != nil {
 			return err
 		}
-		records = append(records, spool.Record{Kind: hub.KindDecision, Body: body})
-	}
-	if _, err := s.o.Journal.Append(ctx, records...); err != nil {
-		return fmt.Errorf("the decision could not be made durable: %w", err)
-	}
-	for i := range outcomes {
-		s.decided[outcomes[i].state.HostID] = &outcomes[i].state
+		if _, err := s.o.Journal.Append(ctx, spool.Record{Kind: hub.KindDecision, Body: body}); err != nil {
+			return fmt.Errorf("the decision could not be made durable: %w", err)
+		}
+		for i := range part {
+			s.decided[part[i].state.HostID] = &part[i].state
+		}
+		s.announce(d.Events)
 	}
 	return nil
+}
+
+// announce counts and logs events that are durable.
+func (s *Switch) announce(events []hub.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range events {
+		s.status.Events[e.Type]++
+		s.o.Logger.Info("event", "type", e.Type, "host", e.HostID, "customer", e.CustomerID, "at", e.At,
+			"silence_seconds", e.SilenceSeconds, "id", e.ID)
+	}
 }
 
 func (s *Switch) held(ctx context.Context, t time.Time, err error) {
@@ -257,7 +268,7 @@ func (s *Switch) held(ctx context.Context, t time.Time, err error) {
 	s.status.HeldBy = err.Error()
 }
 
-func (s *Switch) judged(t time.Time, outcomes []outcome) {
+func (s *Switch) judged(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.status.HeldBy != "" {
@@ -266,11 +277,4 @@ func (s *Switch) judged(t time.Time, outcomes []outcome) {
 	s.status.HeldBy, s.status.HeldSince = "", time.Time{}
 	s.status.LastJudged = t
 	s.status.Evaluated++
-	for _, o := range outcomes {
-		for _, e := range o.events {
-			s.status.Events[e.Type]++
-			s.o.Logger.Info("event", "type", e.Type, "host", e.HostID, "customer", e.CustomerID, "at", e.At,
-				"silence_seconds", e.SilenceSeconds, "id", e.ID)
-		}
-	}
 }

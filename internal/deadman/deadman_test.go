@@ -1,0 +1,325 @@
+package deadman_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"felhom.eu/hub/internal/clickhouse"
+	"felhom.eu/hub/internal/deadman"
+	"felhom.eu/hub/internal/engine/enginetest"
+	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/ship"
+	"felhom.eu/hub/internal/spool"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+var (
+	epoch = time.Date(2026, 6, 8, 9, 0, 0, 0, time.UTC)
+	base  = hub.Thresholds{StaleAfter: 30 * time.Minute, DownAfter: time.Hour}
+	quiet = slog.New(slog.DiscardHandler)
+)
+
+func at(d time.Duration) time.Time { return epoch.Add(d) }
+
+// world is a switch on a real database and a real spool, with times of its own.
+type world struct {
+	t       *testing.T
+	db      *clickhouse.DB
+	conn    driver.Conn // as an analyst's
+	sp      *spool.Spool
+	shipper *ship.Shipper
+	fleet   *hub.Fleet
+	ready   time.Time
+	seen    map[string]hub.Receipt // what only the hub's memory knows
+	sw      *deadman.Switch
+	seq     uint64
+}
+
+func newWorld(t *testing.T, hosts ...*hub.Host) *world {
+	t.Helper()
+	dsn := enginetest.DSN(t)
+	db, err := clickhouse.Open(clickhouse.Options{DSN: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := db.Migrate(t.Context(), epoch); err != nil {
+		t.Fatal(err)
+	}
+	sp, err := spool.Open(spool.Options{Dir: t.TempDir(), VolumeBytes: 1 << 20, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sp.Close() })
+	plain, err := ch.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := ch.Open(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	w := &world{t: t, db: db, conn: conn, sp: sp, ready: epoch, seen: map[string]hub.Receipt{}}
+	w.shipper = ship.New(ship.Options{Spool: sp, Store: db, Linger: time.Millisecond, Logger: quiet})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { w.shipper.Run(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	w.setFleet(hosts...)
+	w.restart()
+	return w
+}
+
+func (w *world) setFleet(hosts ...*hub.Host) {
+	w.t.Helper()
+	f, err := hub.NewFleet(hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}}, Hosts: hosts})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.db.SyncFleet(w.t.Context(), f, epoch, base); err != nil {
+		w.t.Fatal(err)
+	}
+	w.fleet = f
+}
+
+// restart gives the switch no memory but what is in ClickHouse.
+func (w *world) restart() {
+	w.sw = deadman.New(deadman.Options{
+		Store: w.db, Backlog: shipped{}, Journal: w.sp, Base: base, Logger: quiet,
+		Fleet:    func() *hub.Fleet { return w.fleet },
+		Ready:    func() (time.Time, bool) { return w.ready, true },
+		LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok },
+	})
+}
+
+// shipped is a backlog that is empty: tests wait for the real one themselves,
+// whose times are not the test's.
+type shipped struct{}
+
+func (shipped) Visible(time.Time) error { return nil }
+
+// report puts an accepted report of that instant into ClickHouse.
+func (w *world) report(host string, d time.Duration) hub.Receipt {
+	w.t.Helper()
+	w.seq++
+	r := hub.Receipt{Position: hub.Position{SpoolID: hub.SpoolID{7}, Seq: w.seq}, ReceivedAt: at(d)}
+	var b clickhouse.Batch
+	b.AddReport(clickhouse.ReportRow{Receipt: r, CustomerID: "acme", Report: &hub.Report{HostID: host, ReportedAt: at(d)}})
+	for _, table := range clickhouse.Tables() {
+		if err := w.db.Insert(w.t.Context(), &b, table, fmt.Sprint(table, w.seq)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return r
+}
+
+// tick evaluates at that instant and returns the log of events so far, from
+// ClickHouse, as "stale down recovered".
+func (w *world) tick(d time.Duration) string {
+	w.t.Helper()
+	if err := w.sw.Tick(w.t.Context(), at(d)); err != nil {
+		w.t.Fatal(err)
+	}
+	for w.sp.Stats().UnshippedRecords > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	return w.events()
+}
+
+func (w *world) events() string {
+	w.t.Helper()
+	var list []string
+	if err := w.conn.QueryRow(w.t.Context(), "SELECT groupArray(host_id || ':' || type) FROM (SELECT * FROM events ORDER BY at)").Scan(&list); err != nil {
+		w.t.Fatal(err)
+	}
+	return strings.Join(list, " ")
+}
+
+func active(id string) *hub.Host { return &hub.Host{ID: id, Customer: "acme", Lifecycle: hub.Active} }
+
+func TestFirstLookIsSilent(t *testing.T) {
+	w := newWorld(t, active("acme-1"), active("acme-2"), active("acme-3"), active("acme-never"))
+	w.report("acme-1", 0)              // down at the first look
+	w.report("acme-2", 50*time.Minute) // stale
+	w.report("acme-3", 89*time.Minute) // ok
+	if got := w.tick(90 * time.Minute); got != "" {
+		t.Errorf("the first look raised %s", got)
+	}
+	// What was found silent raises no recovery; a recorded stale that goes on is down.
+	w.report("acme-1", 100*time.Minute)
+	if got := w.tick(115 * time.Minute); got != "acme-2:host_down" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestSilenceAndReturnWithARestartAtEveryStep(t *testing.T) {
+	w := newWorld(t, active("acme-1"), active("acme-2"))
+	want := ""
+	for _, step := range []struct {
+		do   func()
+		at   time.Duration
+		adds string
+	}{
+		{func() { w.report("acme-1", 0); w.report("acme-2", 0) }, time.Minute, ""},
+		{func() { w.report("acme-2", 29*time.Minute) }, 30*time.Minute - time.Millisecond, ""},
+		{func() {}, 30 * time.Minute, "acme-1:host_stale"},
+		{func() { w.report("acme-2", 58*time.Minute) }, 61 * time.Minute, "acme-1:host_down"},
+		{func() { w.report("acme-1", 62*time.Minute); w.report("acme-1", 63*time.Minute) }, 64 * time.Minute, "acme-1:host_recovered"},
+		{func() { w.report("acme-2", 64*time.Minute) }, 92*time.Minute - time.Millisecond, ""},
+		{func() {}, 93 * time.Minute, "acme-1:host_stale"},
+	} {
+		step.do()
+		if step.adds != "" {
+			want = strings.TrimSpace(want + " " + step.adds)
+		}
+		for range 2 { // again, and after a restart: nothing is repeated or forgotten
+			if got := w.tick(step.at); got != want {
+				t.Fatalf("at %s: %q, want %q", step.at, got, want)
+			}
+			w.restart()
+		}
+	}
+	var at []time.Time
+	if err := w.conn.QueryRow(t.Context(), "SELECT groupArray(at) FROM (SELECT * FROM events ORDER BY at)").Scan(&at); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(at); got != fmt.Sprint([]time.Time{epoch.Add(30 * time.Minute), epoch.Add(time.Hour), epoch.Add(62 * time.Minute), epoch.Add(93 * time.Minute)}) {
+		t.Errorf("at: %s", got)
+	}
+}
+
+func TestSilenceBeforeReadyDoesNotCount(t *testing.T) {
+	w := newWorld(t, active("acme-1"))
+	w.report("acme-1", 0)
+	w.tick(time.Minute)
+	w.ready = at(10 * time.Hour) // the hub was away
+	w.restart()
+	if got := w.tick(10*time.Hour + 29*time.Minute); got != "" {
+		t.Errorf("the hub's own outage raised %s", got)
+	}
+	if got := w.tick(10*time.Hour + 30*time.Minute); got != "acme-1:host_stale" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestPausedRetiredAndUnknownHostsRaiseNothing(t *testing.T) {
+	paused, retired := active("acme-1"), active("acme-2")
+	paused.Lifecycle, retired.Lifecycle = hub.Paused, hub.Retired
+	w := newWorld(t, active("acme-1"), active("acme-2"), active("acme-3"))
+	for _, h := range []string{"acme-1", "acme-2", "acme-3", "acme-4"} {
+		w.report(h, 0)
+	}
+	w.tick(time.Minute)
+	w.setFleet(paused, retired)
+	if got := w.tick(2 * time.Hour); got != "" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestThresholdsOfTheHostHold(t *testing.T) {
+	quick := active("acme-1")
+	quick.Monitor = hub.Thresholds{StaleAfter: time.Minute, DownAfter: 2 * time.Minute}
+	w := newWorld(t, quick, active("acme-2"))
+	w.report("acme-1", 0)
+	w.report("acme-2", 0)
+	w.tick(time.Second)
+	if got := w.tick(time.Minute); got != "acme-1:host_stale" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestAReportThatLandsInBetweenWins(t *testing.T) {
+	w := newWorld(t, active("acme-1"))
+	first := w.report("acme-1", 0)
+	w.tick(time.Minute)
+	// Accepted and durable, but not in ClickHouse yet.
+	w.seen["acme-1"] = hub.Receipt{Position: hub.Position{SpoolID: first.SpoolID, Seq: 99}, ReceivedAt: at(29 * time.Minute)}
+	if got := w.tick(31 * time.Minute); got != "" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// broken fails where it is told to.
+type broken struct {
+	deadman.Store
+	candidates, first, backlog, journal error
+	list                                []clickhouse.Silence
+	appends                             int
+}
+
+func (b *broken) Candidates(context.Context, time.Time, time.Time) ([]clickhouse.Silence, error) {
+	return b.list, b.candidates
+}
+
+func (b *broken) FirstReports(context.Context, map[string]time.Time) (map[string]time.Time, error) {
+	return nil, b.first
+}
+
+func (b *broken) Visible(time.Time) error { return b.backlog }
+
+func (b *broken) Append(context.Context, ...spool.Record) ([]hub.Receipt, error) {
+	b.appends++
+	return nil, b.journal
+}
+
+// An error, a backlog, a missing fleet: no verdict, and the next tick judges.
+func TestHeldBack(t *testing.T) {
+	fleet, err := hub.NewFleet(hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}}, Hosts: []*hub.Host{active("acme-1")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	boom := errors.New("boom")
+	silent := clickhouse.Silence{HostID: "acme-1", Last: hub.Position{Seq: 2}, LastAt: epoch.Add(time.Second),
+		Previous: &hub.HostState{HostID: "acme-1", State: hub.Stale, Last: hub.Position{Seq: 1}, LastAt: epoch}}
+	for name, b := range map[string]*broken{
+		"query":         {candidates: boom},
+		"first reports": {first: boom},
+		"backlog":       {backlog: boom},
+		"journal":       {journal: boom},
+		"no fleet":      {},
+		"not ready":     {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.list = []clickhouse.Silence{silent}
+			held := true
+			sw := deadman.New(deadman.Options{Store: b, Backlog: b, Journal: b, Base: base, Logger: quiet,
+				Fleet: func() *hub.Fleet {
+					if held && name == "no fleet" {
+						return nil
+					}
+					return fleet
+				},
+				Ready:    func() (time.Time, bool) { return epoch, !held || name != "not ready" },
+				LastSeen: func(string) (hub.Receipt, bool) { return hub.Receipt{}, false },
+			})
+			if err := sw.Tick(t.Context(), at(time.Minute)); err == nil {
+				t.Fatal("it judged")
+			}
+			if st := sw.Status(); st.HeldBy == "" || st.Held != 1 || len(st.Events) != 0 || !st.HeldSince.Equal(at(time.Minute)) {
+				t.Errorf("status: %+v", st)
+			}
+			held, b.candidates, b.first, b.backlog, b.journal = false, nil, nil, nil, nil
+			if err := sw.Tick(t.Context(), at(2*time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			if st := sw.Status(); st.HeldBy != "" || st.Events[hub.HostRecovered] != 1 {
+				t.Errorf("afterwards: %+v", st)
+			}
+			appends := b.appends
+			if err := sw.Tick(t.Context(), at(3*time.Minute)); err != nil || b.appends != appends {
+				t.Error("what was decided is decided again, before ClickHouse has it")
+			}
+		})
+	}
+}
