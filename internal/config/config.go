@@ -47,8 +47,8 @@ type Fleet struct {
 	Branch          string        `yaml:"branch" doc:"branch that the hub follows"`
 	Path            string        `yaml:"path" doc:"folder of the repository that holds fleet.yaml"`
 	Interval        time.Duration `yaml:"interval" doc:"time between pulls, minus up to 20 % jitter; SIGHUP pulls at once"`
-	IdentityFiles   []string      `yaml:"identity_files" doc:"age identities that open the sealed keys, newest first"`
-	CredentialsFile string        `yaml:"credentials_file" doc:"https: a token; ssh: a private key"`
+	IdentityFiles   []string      `yaml:"identity_files" doc:"age identities that open the sealed keys, newest first; not readable for others"`
+	CredentialsFile string        `yaml:"credentials_file" doc:"https: a token; ssh: a private key; not readable for others"`
 	KnownHostsFile  string        `yaml:"known_hosts_file" doc:"ssh: host keys to trust; empty: ~/.ssh/known_hosts"`
 	CAFile          string        `yaml:"ca_file" doc:"https: certificates to trust instead of the system's"`
 	Mint            string        `yaml:"mint" oneof:"off|branch|direct" doc:"POST /api/v1/admin/hosts: off, branch (pushes enroll/<host_id> for a pull request) or direct (pushes to the branch the hub follows)"`
@@ -193,12 +193,33 @@ func walk(v reflect.Value, prefix string) []Field {
 		fields = append(fields, Field{
 			Name:    name,
 			Env:     "HUB_" + strings.ToUpper(strings.ReplaceAll(name, ".", "_")),
-			Default: strings.Trim(fmt.Sprint(v.Field(i).Interface()), "[]"),
+			Default: text(v.Field(i).Interface()),
 			Doc:     tag.Get("doc"),
 			value:   v.Field(i),
 		})
 	}
 	return fields
+}
+
+// text writes a value as a person writes it in the file.
+func text(v any) string {
+	d, ok := v.(time.Duration)
+	switch {
+	case !ok:
+		return strings.Trim(fmt.Sprint(v), "[]")
+	case d == 0:
+		return "0"
+	case d%day == 0:
+		return fmt.Sprintf("%dd", d/day)
+	}
+	s := strings.TrimSuffix(d.String(), "m0s")
+	if s != d.String() {
+		s += "m"
+	}
+	if whole, ok := strings.CutSuffix(s, "h0m"); ok {
+		s = whole + "h"
+	}
+	return s
 }
 
 // fromEnvironment sets fields from variables of their names. Lists are
