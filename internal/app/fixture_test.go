@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"felhom.eu/hub/internal/app"
 	"felhom.eu/hub/internal/config"
 	"felhom.eu/hub/internal/engine"
@@ -27,7 +29,15 @@ import (
 	"felhom.eu/hub/internal/seal"
 )
 
-func TestMain(m *testing.M) { enginetest.Main(m) }
+func TestMain(m *testing.M) {
+	status := enginetest.Run(m)
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, "goroutines are left:", err)
+		status = 1
+	}
+	os.Exit(status)
+}
 
 // site is a fleet repository with its clone, and the configuration of a hub
 // that follows it.

@@ -9,7 +9,6 @@ import (
 
 // readiness is the detail of /readyz.
 type readiness struct {
-	Ready      bool             `json:"ready"` // a report sent now would be acknowledged
 	Problems   []string         `json:"problems,omitempty"`
 	Warnings   []string         `json:"warnings,omitempty"`
 	Fleet      fleetDetail      `json:"fleet"`
@@ -77,8 +76,7 @@ func (a *App) ready() (bool, any) {
 			d.Warnings = append(d.Warnings, w.text)
 		}
 	}
-	d.Ready = len(d.Problems) == 0
-	return d.Ready, d
+	return len(d.Problems) == 0, d
 }
 
 // databaseError says why ClickHouse takes nothing; empty when it does.
