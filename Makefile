@@ -1,0 +1,43 @@
+# The Felhom hub. `make run` is the way in; `make help` lists the rest.
+
+export CGO_ENABLED = 0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO_BUILD = go build -trimpath -buildvcs=false
+
+# The slowest package decides; the whole takes much less than this for each.
+TEST_TIMEOUT = 15m
+
+.PHONY: help run build test check lint bench engine clean
+
+help: ## list the targets (default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build engine ## build, and try everything out: hub demo
+	@bin/hub demo
+
+build: ## bin/hub, static, and bin/hub-engine beside it
+	@mkdir -p bin
+	$(GO_BUILD) -ldflags '-s -w -X main.Version=$(VERSION)' -o bin/hub ./cmd/hub
+	$(GO_BUILD) -ldflags '-s -w' -o bin/hub-engine ./cmd/hub-engine
+
+test: engine ## every test, on the real engine
+	go test -timeout $(TEST_TIMEOUT) ./...
+
+check: lint ## the linters and the tests that need no engine and no patience
+	go test -short -timeout 5m ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l cmd internal); \
+	if [ -n "$$unformatted" ]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+bench: engine ## every benchmark
+	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+engine: build ## fetch the engine library into the cache, once
+	@bin/hub engine fetch
+
+clean: ## remove what was built and the demo; the fetched engine stays
+	rm -rf bin demo
