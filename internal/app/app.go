@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
@@ -229,6 +230,9 @@ func (a *App) openServer(version string) (err error) {
 		MaxConnections: a.cfg.Ingest.MaxConnections, MaxInFlightBytes: int64(a.cfg.Ingest.MaxInFlightBytes),
 		Metrics: a.metrics(version), Logger: a.log.With("part", "http"),
 	})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w; stop what listens there, or choose another address", err)
+	}
 	return err
 }
 

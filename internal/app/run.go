@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
@@ -81,7 +82,11 @@ func (a *App) startDatabase(ctx context.Context) error {
 
 func (a *App) prepareDatabase(ctx context.Context) error {
 	if a.engine != nil {
-		if err := a.engine.Start(ctx); err != nil {
+		err := a.engine.Start(ctx)
+		if errors.Is(err, engine.ErrPortTaken) {
+			err = fmt.Errorf("clickhouse.embedded (tcp_port or http_port): %w", err)
+		}
+		if err != nil {
 			return err
 		}
 	}

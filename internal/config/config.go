@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -144,11 +145,11 @@ func (e *Error) Error() string {
 // Mistakes come as an *Error.
 func Load(file string, environ []string) (*Config, error) {
 	data, err := os.ReadFile(file)
+	missing := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && file == DefaultFile:
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%s: there is no such file; name one with --config (the README has an example)", file)
-	case err != nil:
+	case missing && (file != DefaultFile || !slices.ContainsFunc(environ, isFleetURL)):
+		return nil, fmt.Errorf("%s: there is no such file; name one with --config (the README has an example), or try hub demo", file)
+	case err != nil && !missing:
 		return nil, err
 	}
 	c := Default()
@@ -158,14 +159,17 @@ func Load(file string, environ []string) (*Config, error) {
 	}
 	problems = append(problems, doc.Decode(c)...)
 	problems = append(problems, c.fromEnvironment(environ)...)
-	if len(problems) == 0 {
-		problems = c.check(doc)
-	}
+	problems = append(problems, c.check(doc)...)
 	if len(problems) > 0 {
+		yamlfile.Sort(problems)
 		return nil, &Error{problems}
 	}
 	return c, c.resolvePaths(filepath.Dir(file))
 }
+
+// isFleetURL tells the one variable without which the environment alone makes no
+// configuration.
+func isFleetURL(entry string) bool { return strings.HasPrefix(entry, "HUB_FLEET_URL=") }
 
 // Field is one setting of the reference.
 type Field struct {
@@ -278,7 +282,6 @@ func (c *Config) check(doc *yamlfile.Document) []hub.Problem {
 	if c.Spool.MaxBytes < minSpool {
 		wrong("spool.max_bytes", fmt.Sprintf("%s is too small", c.Spool.MaxBytes), "at least 64MiB")
 	}
-	yamlfile.Sort(problems)
 	return problems
 }
 

@@ -90,6 +90,9 @@ func TestDefaultFileMayBeAbsent(t *testing.T) {
 	if _, err := Load(DefaultFile, []string{"HUB_FLEET_URL=/x"}); err != nil {
 		t.Error(err)
 	}
+	if _, err := Load(DefaultFile, nil); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("neither file nor environment: got %v", err)
+	}
 	if _, err := Load("other.yaml", nil); err == nil || !strings.Contains(err.Error(), "--config") {
 		t.Errorf("other.yaml: got %v, want an error that says what to do", err)
 	}
