@@ -21,6 +21,7 @@ import (
 	"felhom.eu/hub/internal/app"
 	"felhom.eu/hub/internal/config"
 	"felhom.eu/hub/internal/engine"
+	"felhom.eu/hub/internal/engine/enginetest"
 )
 
 // process is a running hub.
@@ -132,16 +133,8 @@ func alive(pid int) bool {
 	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
-// needsEngine is said by tests that start a real ClickHouse.
-func needsEngine(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("starts the engine")
-	}
-}
-
 func TestEngineAlone(t *testing.T) {
-	needsEngine(t)
+	enginetest.Need(t)
 	dir := filepath.Join(t.TempDir(), "clickhouse")
 	p := start(t, "engine", "--dir", dir, "--json")
 	line, err := p.stdout.ReadString('\n')
@@ -307,7 +300,7 @@ func (h *served) report(hostID, key string) int {
 }
 
 func TestServe(t *testing.T) {
-	needsEngine(t)
+	enginetest.Need(t)
 	s := newSite(t)
 	hostID, key := s.enroll()
 	h := s.serve()

@@ -8,14 +8,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"felhom.eu/hub/internal/engine/enginetest"
 )
 
 // TestReadmeTour runs the README's tour as it stands there, with free ports in
 // place of the usual ones.
 func TestReadmeTour(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs the engine, and waits for silence")
-	}
+	enginetest.Need(t)
 	bin := hubDir(t)
 	data, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {

@@ -72,6 +72,7 @@ func (l *lockedBuffer) String() string {
 // and the host of the golden report.
 func newSite(t *testing.T) *site {
 	t.Helper()
+	enginetest.Need(t)
 	s := &site{t: t, dir: t.TempDir(), log: &lockedBuffer{}}
 	s.clone = filepath.Join(s.dir, "clone")
 	identity := filepath.Join(s.dir, "identity.txt")

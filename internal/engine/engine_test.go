@@ -382,6 +382,7 @@ func TestSecondEngineOnTheSameDirectory(t *testing.T) {
 }
 
 func TestPortTaken(t *testing.T) {
+	enginetest.Need(t)
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -405,6 +406,7 @@ func TestPortTaken(t *testing.T) {
 }
 
 func TestStartGivesUpWithItsContext(t *testing.T) {
+	enginetest.Need(t)
 	e, err := engine.New(engine.Options{Dir: t.TempDir(), Launcher: enginetest.Launcher(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -491,6 +493,7 @@ func beParent(dir string) {
 }
 
 func TestDiesWithParent(t *testing.T) {
+	enginetest.Need(t)
 	t.Parallel()
 	dir := t.TempDir()
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGQUIT} {

@@ -91,11 +91,22 @@ func launcher() (string, error) {
 	return path, nil
 }
 
+// Need skips a test that needs the engine where only the fast ones are wanted
+// (go test -short, make check): the engine may not be fetched there. Whatever
+// returns an engine calls it.
+func Need(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs the engine: make test runs it")
+	}
+}
+
 // Shared returns the engine that all tests of this binary share, started at
 // the first call and stopped by Main. Do not stop or kill it: that is what New
 // is for.
 func Shared(t testing.TB) *engine.Engine {
 	t.Helper()
+	Need(t)
 	scratch.Lock()
 	defer scratch.Unlock()
 	if scratch.shared != nil {
@@ -138,6 +149,7 @@ func New(t testing.TB) *engine.Engine {
 // Start is New with options; the launcher is filled in.
 func Start(t testing.TB, o engine.Options) *engine.Engine {
 	t.Helper()
+	Need(t)
 	o.Launcher = Launcher(t)
 	e, err := engine.New(o)
 	if err != nil {
