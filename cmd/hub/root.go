@@ -23,7 +23,7 @@ func newRoot() *cobra.Command {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
-		serveCommand(), engineCommand(),
+		serveCommand(), demoCommand(), engineCommand(),
 		migrateCommand(), checkCommand(), dsnCommand(), simulateCommand(),
 		fleetCommand(), keyCommand(), versionCommand(),
 	)
