@@ -159,12 +159,24 @@ func Load(file string, environ []string) (*Config, error) {
 	}
 	problems = append(problems, doc.Decode(c)...)
 	problems = append(problems, c.fromEnvironment(environ)...)
-	problems = append(problems, c.check(doc)...)
+	for _, p := range c.check(doc) {
+		if !slices.ContainsFunc(problems, func(known hub.Problem) bool { return sameSetting(known, p) }) {
+			problems = append(problems, p)
+		}
+	}
 	if len(problems) > 0 {
 		yamlfile.Sort(problems)
 		return nil, &Error{problems}
 	}
 	return c, c.resolvePaths(filepath.Dir(file))
+}
+
+// sameSetting reports whether two problems are about one setting, which stands
+// at the beginning of both messages: what could not be read is not judged again.
+func sameSetting(a, b hub.Problem) bool {
+	nameA, _, _ := strings.Cut(a.Message, ":")
+	nameB, _, _ := strings.Cut(b.Message, ":")
+	return nameA == nameB
 }
 
 // isFleetURL tells the one variable without which the environment alone makes no
