@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -21,22 +22,19 @@ var errNoGit = errors.New("the demo needs git, and there is none in PATH: instal
 // git runs git in dir and returns what it prints. Nobody's configuration, hooks
 // or signing keys have a part in it.
 func git(ctx context.Context, dir string, args ...string) (string, error) {
-	return runGit(ctx, dir, []string{
-		"HOME=" + os.DevNull, "XDG_CONFIG_HOME=" + os.DevNull, "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C",
-		"GIT_AUTHOR_NAME=" + authorName, "GIT_AUTHOR_EMAIL=" + authorEmail,
-		"GIT_COMMITTER_NAME=" + authorName, "GIT_COMMITTER_EMAIL=" + authorEmail,
-	}, args...)
+	environ := slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return strings.HasPrefix(e, "GIT_") // as GIT_DIR, which a hook would hand on
+	})
+	return runGit(ctx, dir, append(environ,
+		"HOME="+os.DevNull, "XDG_CONFIG_HOME="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C",
+		"GIT_AUTHOR_NAME="+authorName, "GIT_AUTHOR_EMAIL="+authorEmail,
+		"GIT_COMMITTER_NAME="+authorName, "GIT_COMMITTER_EMAIL="+authorEmail,
+	), args...)
 }
 
 func runGit(ctx context.Context, dir string, environ []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", args...)
-	cmd.Dir = dir
-	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "GIT_") { // as GIT_DIR, which a hook would hand on
-			cmd.Env = append(cmd.Env, e)
-		}
-	}
-	cmd.Env = append(cmd.Env, environ...)
+	cmd.Dir, cmd.Env = dir, environ
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.Output()
@@ -71,7 +69,7 @@ func commit(ctx context.Context, clone, message string) error {
 // letUserCommit gives the clone an author where its user has none, so that the
 // first git commit of a newcomer is not refused.
 func letUserCommit(ctx context.Context, clone string) error {
-	if email, err := runGit(ctx, clone, nil, "config", "user.email"); err == nil && email != "" {
+	if email, err := runGit(ctx, clone, os.Environ(), "config", "user.email"); err == nil && email != "" {
 		return nil
 	}
 	for name, value := range map[string]string{"user.name": authorName, "user.email": authorEmail} {
