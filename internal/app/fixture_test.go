@@ -267,16 +267,7 @@ func reportBody(host string, n int) string {
 	return fmt.Sprintf(`{"host_id":%q,"reported_at":"2026-06-08T09:15:00Z","agent_version":"t","host":{"uptime_seconds":%d}}`, host, n)
 }
 
-// query asks ClickHouse as the analyst does, over HTTP, and returns the lines.
-func (r *running) query(sql string) []string {
-	r.t.Helper()
-	lines, err := r.tryQuery(sql)
-	if err != nil {
-		r.t.Fatalf("%s: %v", sql, err)
-	}
-	return lines
-}
-
+// tryQuery asks ClickHouse as the analyst does, over HTTP, and returns the lines.
 func (r *running) tryQuery(sql string) ([]string, error) {
 	d, ok := r.Engine()
 	if !ok {
