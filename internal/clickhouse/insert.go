@@ -103,14 +103,26 @@ func (db *DB) Present(ctx context.Context, table string, r Range) (map[uint64]bo
 // only when, the server restarts. (It is a row of a table that lives in memory;
 // uptime() counts whole seconds, which cannot tell two quick restarts apart.)
 func (db *DB) Boot(ctx context.Context) (string, error) {
-	ctx, cancel := db.queryContext(ctx, ch.Settings{"async_insert": 0})
-	defer cancel()
-	if err := db.conn.Exec(ctx, "INSERT INTO server_boot SELECT generateUUIDv4() WHERE (SELECT count() FROM server_boot) = 0"); err != nil {
-		return "", fmt.Errorf("ask which run of the server this is: %w", err)
+	id, err := db.bootID(ctx)
+	if err == nil && id == "" {
+		if err = db.exec(ctx, "INSERT INTO server_boot SELECT generateUUIDv4()"); err == nil {
+			id, err = db.bootID(ctx)
+		}
 	}
-	var id string
-	if err := db.conn.QueryRow(ctx, "SELECT toString(min(boot_id)) FROM server_boot").Scan(&id); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("ask which run of the server this is: %w", err)
 	}
 	return id, nil
+}
+
+// bootID returns the smallest id, so that two writers agree; empty: none yet.
+func (db *DB) bootID(ctx context.Context) (id string, err error) {
+	ctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	var ids []string
+	err = db.conn.QueryRow(ctx, "SELECT arraySort(groupArray(toString(boot_id))) FROM server_boot").Scan(&ids)
+	if err == nil && len(ids) > 0 {
+		id = ids[0]
+	}
+	return id, err
 }
