@@ -105,7 +105,7 @@ func (db *DB) Present(ctx context.Context, table string, r Range) (map[uint64]bo
 func (db *DB) Boot(ctx context.Context) (string, error) {
 	id, err := db.bootID(ctx)
 	if err == nil && id == "" {
-		if err = db.exec(ctx, "INSERT INTO server_boot SELECT generateUUIDv4()"); err == nil {
+		if err = db.exec(ctx, "INSERT INTO server_boot SELECT generateUUIDv4() WHERE (SELECT count() FROM server_boot) = 0"); err == nil {
 			id, err = db.bootID(ctx)
 		}
 	}
@@ -115,14 +115,10 @@ func (db *DB) Boot(ctx context.Context) (string, error) {
 	return id, nil
 }
 
-// bootID returns the smallest id, so that two writers agree; empty: none yet.
+// bootID returns the id that is there; empty: none yet.
 func (db *DB) bootID(ctx context.Context) (id string, err error) {
 	ctx, cancel := db.queryContext(ctx, nil)
 	defer cancel()
-	var ids []string
-	err = db.conn.QueryRow(ctx, "SELECT arraySort(groupArray(toString(boot_id))) FROM server_boot").Scan(&ids)
-	if err == nil && len(ids) > 0 {
-		id = ids[0]
-	}
+	err = db.conn.QueryRow(ctx, "SELECT if(count() = 0, '', toString(min(boot_id))) FROM server_boot").Scan(&id)
 	return id, err
 }
