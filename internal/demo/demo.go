@@ -95,7 +95,7 @@ func Run(ctx context.Context, o Options) error {
 // run brings up the parts in turn, looks at them until ctx ends, and ends them
 // in the reverse order.
 func (d *demo) run(ctx context.Context) error {
-	d.screen.print(fmt.Sprintf("Felhom hub %s: a demo in %s, where time runs %v times faster. Ctrl-C ends it.\n\n", d.Version, d.folder, d.pace.speed))
+	d.screen.print(fmt.Sprintf("Felhom hub %s: a demo in %s, %v times faster than life. Ctrl-C ends it.\n\n", d.Version, d.folder, d.pace.speed))
 	if err := d.prepare(ctx); err != nil {
 		return err
 	}
@@ -133,9 +133,9 @@ func (d *demo) prepare(ctx context.Context) error {
 	case err != nil:
 		return err
 	case made:
-		d.screen.say(time.Now(), "fleet", "made %s: %s of %s, keys sealed", d.folder.path(originDir), plural(len(keys), "host"), plural(len(customers), "customer"))
+		d.screen.say(time.Now(), "fleet", "made %s: %s of %s", d.folder.path(originDir), plural(len(keys), "host"), plural(len(customers), "customer"))
 	case len(keys) != d.Hosts:
-		d.screen.say(time.Now(), "fleet", "found %s: %s, which are kept; another --dir gets another number", d.folder.path(originDir), plural(len(keys), "host"))
+		d.screen.say(time.Now(), "fleet", "found %s: %s; another number needs another --dir", d.folder.path(originDir), plural(len(keys), "host"))
 	default:
 		d.screen.say(time.Now(), "fleet", "found %s: %s", d.folder.path(originDir), plural(len(keys), "host"))
 	}
@@ -181,7 +181,7 @@ func (d *demo) steer(action, hostID string) error {
 		return err
 	}
 	if action == "stop" {
-		d.screen.say(time.Now(), "agent", "%s is silent: stale %s after its last report, down after %s", hostID, brief(d.pace.stale), brief(d.pace.down))
+		d.screen.say(time.Now(), "agent", "%s is silenced: stale after %s, down after %s", hostID, brief(d.pace.stale), brief(d.pace.down))
 	} else {
 		d.screen.say(time.Now(), "agent", "%s reports again", hostID)
 	}
@@ -225,13 +225,13 @@ func (d *demo) lookAtFleet(ctx context.Context) error {
 	before := d.fleet
 	d.fleet = now
 	if now.Revision != before.Revision {
-		d.screen.say(time.Now(), "fleet", "%s is in force: %s%s", short(now.Revision), plural(now.Hosts, "host"), d.subject(ctx, now.Revision))
+		d.screen.say(time.Now(), "fleet", "%s in force, %s%s", short(now.Revision), plural(now.Hosts, "host"), d.subject(ctx, now.Revision))
 		if err := d.enlist(ctx, before.Revision == ""); err != nil {
 			return err
 		}
 	}
 	if len(now.Problems) > 0 && now.Head != before.Head {
-		d.screen.say(time.Now(), "rejected", "%s has mistakes%s; what was in force stays", short(now.Head), d.subject(ctx, now.Head))
+		d.screen.say(time.Now(), "rejected", "%s has mistakes, %s stays in force%s", short(now.Head), short(now.Revision), d.subject(ctx, now.Head))
 		for _, p := range now.Problems {
 			d.screen.print("    " + p.String() + "\n")
 		}
@@ -245,7 +245,7 @@ func (d *demo) subject(ctx context.Context, revision string) string {
 	if err != nil || subject == "" {
 		return ""
 	}
-	return " (" + cut(subject, 40) + ")"
+	return ": " + cut(subject, 30)
 }
 
 // enlist lets the hosts of the keys file report that do not do so yet.

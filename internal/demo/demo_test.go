@@ -197,18 +197,18 @@ func TestTour(t *testing.T) {
 
 	u.edits("fleet/customers/*/hosts/"+host+".yaml", ": active", ": paused")
 	u.merges("Pause it")
-	u.sees(`fleet +[0-9a-f]{7} is in force: 6 hosts \(Pause it\)$`)
+	u.sees(`fleet +[0-9a-f]{7} in force, 6 hosts: Pause it$`)
 	u.learns("SELECT lifecycle FROM hosts WHERE host_id = '"+host+"'", "paused")
 
 	added := u.enrolls()
 	u.merges("Enroll another")
-	u.sees(`fleet +[0-9a-f]{7} is in force: 7 hosts \(Enroll another\)$`)
+	u.sees(`fleet +[0-9a-f]{7} in force, 7 hosts: Enroll another$`)
 	u.sees(`agent +` + added + ` begins to report$`)
 	u.learns("SELECT state FROM hosts WHERE host_id = '"+added+"'", "ok")
 
 	u.edits("fleet/fleet.yaml", "guards", "gards")
 	u.merges("Oops")
-	u.sees(`rejected +[0-9a-f]{7} has mistakes \(Oops\); what was in force stays\n    fleet\.yaml:\d+.*gards`)
+	u.sees(`rejected +[0-9a-f]{7} has mistakes, [0-9a-f]{7} stays in force: Oops\n    fleet\.yaml:\d+.*gards`)
 
 	if err := demo.Run(ctx, options(t, dir, io.Discard)); err == nil || !strings.Contains(err.Error(), "another demo runs in "+dir) {
 		t.Error(err)
@@ -217,8 +217,8 @@ func TestTour(t *testing.T) {
 	u.ends()
 
 	u = begin(t, dir)
-	u.sees(`found .*fleet\.git: 7 hosts, which are kept`)
-	u.sees(`is in force: 7 hosts \(Enroll another\)$`)
+	u.sees(`found .*fleet\.git: 7 hosts; another number needs another --dir`)
+	u.sees(`in force, 7 hosts: Enroll another$`)
 	u.sees(`^  bin/hub demo stop ` + host + ` --dir `)
 	if got := u.asks("SELECT count() >= " + reports + " FROM host_reports"); got != "1" {
 		t.Errorf("reports of the first run are lost: there were %s", reports)

@@ -239,7 +239,7 @@ func (c customer) enroll(ctx context.Context, clone string, hosts int, keys *byt
 			return err
 		}
 	}
-	return commit(ctx, clone, fmt.Sprintf("Enroll %s with %s", c.displayName, plural(hosts, "host")))
+	return commit(ctx, clone, fmt.Sprintf("Enroll %s of %s", plural(hosts, "host"), c.name))
 }
 
 // enrollOne enrolls the customer's host number i: the sites take turns.
