@@ -251,7 +251,7 @@ func (s *site) serve() *served {
 // this answer.
 func (s *site) becomes(query, want string) {
 	s.t.Helper()
-	address := hubOutput(s.t, "dsn", "--config", s.config, "--role", "analyst", "--http")
+	address := s.analystURL()
 	var reply string
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if _, reply = ask(s.t, address, query); reply == want {
@@ -259,6 +259,12 @@ func (s *site) becomes(query, want string) {
 		}
 	}
 	s.t.Fatalf("%s: %q, not %q", query, reply, want)
+}
+
+// analystURL is the address that analysts are given.
+func (s *site) analystURL() string {
+	s.t.Helper()
+	return hubOutput(s.t, "dsn", "--config", s.config, "--role", "analyst", "--http")
 }
 
 // served is a running hub serve.
