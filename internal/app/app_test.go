@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"felhom.eu/hub/internal/app"
+	"felhom.eu/hub/internal/engine"
 	"felhom.eu/hub/internal/engine/enginetest"
 	"felhom.eu/hub/internal/hub"
 )
@@ -372,5 +374,40 @@ func TestCheckAndMigrate(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(s.cfg.DataDir, "check-*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A ClickHouse of one's own is used like the embedded engine, and none is started.
+func TestOwnClickHouse(t *testing.T) {
+	s := newSite(t)
+	host := s.enroll("acme", false)
+	s.push("host")
+	dsn, err := url.Parse(enginetest.DSN(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := dsn.User.Password()
+	dsn.User = url.User(dsn.User.Username())
+	s.cfg.ClickHouse.DSN = dsn.String()
+	s.cfg.ClickHouse.PasswordFile = filepath.Join(s.dir, "password")
+	if err := os.WriteFile(s.cfg.ClickHouse.PasswordFile, []byte(password+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := s.startReady()
+	if status := r.report(host.HostID, host.APIKey, 1); status != 200 {
+		t.Fatal(status)
+	}
+	database := strings.TrimPrefix(dsn.Path, "/")
+	r.eventually("the report there", func() bool {
+		count, err := enginetest.Shared(t).Query(t.Context(), engine.RoleHub, "SELECT count() FROM "+database+".hosts WHERE state = 'ok' AND last_report_at IS NOT NULL")
+		return err == nil && strings.TrimSpace(count) == "1"
+	})
+	if _, ok := r.Engine(); ok {
+		t.Error("an engine of its own runs")
+	}
+	for _, f := range app.Check(t.Context(), s.cfg, "") {
+		if !f.OK {
+			t.Errorf("check: %s: %s", f.Area, f.Message)
+		}
 	}
 }
