@@ -38,6 +38,7 @@ type cut struct {
 	batch   clickhouse.Batch
 	entries []entry
 	bytes   int
+	damaged bool      // it was frozen with records that cannot be read any more
 	month   time.Time // partition of its events; zero: it has none
 }
 
@@ -109,7 +110,10 @@ func loadCut(s *spool.Spool) (*cut, error) {
 }
 
 // readCut collects records from the cursor on until a bound is met, and returns
-// nil when there are none. With frozen, exactly its records are read again.
+// nil when there are none. With frozen, exactly its records are read again, as
+// far as they can be: it then ends where the last of those ends, because the
+// spool knows of no place behind it, and the sequence may go on from there in
+// another volume.
 func readCut(s *spool.Spool, frozen *cut) (*cut, error) {
 	c := &cut{Start: s.Cursor()}
 	r := s.Reader(c.Start)
@@ -119,7 +123,7 @@ func readCut(s *spool.Spool, frozen *cut) (*cut, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !ok || frozen != nil && e.Seq > frozen.Last {
+		if !ok || frozen != nil && (e.SpoolID != frozen.SpoolID || e.Seq > frozen.Last) {
 			break
 		}
 		next := decode(e)
@@ -128,12 +132,13 @@ func readCut(s *spool.Spool, frozen *cut) (*cut, error) {
 		}
 		c.append(next)
 	}
-	if frozen != nil {
-		frozen.batch, frozen.entries = c.batch, c.entries
-		return frozen, nil
-	}
 	if len(c.entries) == 0 {
 		return nil, nil
+	}
+	if frozen != nil {
+		frozen.batch, frozen.entries, frozen.End = c.batch, c.entries, c.End
+		frozen.damaged = uint64(len(c.entries)) <= frozen.Last-frozen.First
+		return frozen, nil
 	}
 	return c, nil
 }

@@ -87,6 +87,7 @@ func (s *Shipper) Run(ctx context.Context) {
 	for s.wait(ctx) {
 		c, err := readCut(s.o.Spool, resumed)
 		if err == nil && c == nil {
+			resumed = nil // nothing of it can be read any more
 			continue
 		}
 		if err != nil {

@@ -409,3 +409,54 @@ func TestEngineKilledDuringInserts(t *testing.T) {
 		t.Errorf("the kills met nothing, or something was doubled: %+v, %d restarts", st, e.Restarts())
 	}
 }
+
+// The end of a frozen cut rots while the hub is down: what is left of it is
+// shipped, and what follows too.
+func TestDamageAtTheEndOfAFrozenCut(t *testing.T) {
+	for name, sent := range map[string]bool{"never sent": false, "sent, the reply lost": true} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			store := &faulty{DB: f.db}
+			store.fail.Store(!sent)
+			store.lose.Store(1 << 40)
+			f.append(100)
+			s, stop := f.start(store)
+			for s.Status().Failures < 2 {
+				time.Sleep(time.Millisecond)
+			}
+			stop()
+			if err := f.sp.Close(); err != nil {
+				t.Fatal(err)
+			}
+			volumes, _ := filepath.Glob(filepath.Join(f.dir, "*.vol"))
+			if len(volumes) != 1 {
+				t.Fatalf("volumes: %v", volumes)
+			}
+			info, err := os.Stat(volumes[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(volumes[0], info.Size()-10); err != nil { // costs the last report
+				t.Fatal(err)
+			}
+			f.openSpool()
+			f.append(50) // their numbers go on where the readable ones ended
+			s, _ = f.start(f.db)
+			f.drained(s)
+			wantBodies := uint64(149)
+			if sent { // the bodies alone, with that of the report that is lost now
+				wantBodies = 150
+			}
+			var reports, bodies uint64
+			if err := f.conn.QueryRow(t.Context(), "SELECT (SELECT count() FROM host_reports), (SELECT count() FROM host_report_bodies)").Scan(&reports, &bodies); err != nil {
+				t.Fatal(err)
+			}
+			if reports != 149 || bodies != wantBodies {
+				t.Errorf("%d reports, %d bodies, want 149 and %d", reports, bodies, wantBodies)
+			}
+			if st := s.Status(); st.Doubled != 0 {
+				t.Errorf("status: %+v", st)
+			}
+		})
+	}
+}
