@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
@@ -32,8 +34,11 @@ type cut struct {
 	Start      spool.Cursor   `json:"start"`
 	End        spool.Cursor   `json:"end"`
 	Generation map[string]int `json:"generation,omitempty"` // of a table's token; absent is 1
-	Boot       string         `json:"boot,omitempty"`       // run of the server that it was last sent to
 	Salt       string         `json:"salt,omitempty"`       // in tokens of a cut whose earlier cuts are not known
+
+	// Boots are, for each table, the run of the server that its block was last
+	// sent to: an earlier table's may have been another one.
+	Boots map[string]string `json:"boots,omitempty"`
 
 	batch   clickhouse.Batch
 	entries []entry
@@ -67,6 +72,33 @@ func (c *cut) nextGeneration(table string) {
 		c.Generation = map[string]int{}
 	}
 	c.Generation[table] = max(1, c.Generation[table]) + 1
+}
+
+// sendTo notes, durably, that table's block is about to be sent to this run of
+// the server. The tables after it are noted with it unless they were sent
+// before: as a rule one save is enough for all.
+func (c *cut) sendTo(boot, table string, s *spool.Spool) error {
+	if c.Boots[table] == boot {
+		return nil
+	}
+	boots := maps.Clone(c.Boots)
+	if boots == nil {
+		boots = map[string]string{}
+	}
+	tables := clickhouse.Tables()
+	for _, later := range tables[slices.Index(tables, table):] {
+		if boots[later] == "" {
+			boots[later] = boot
+		}
+	}
+	boots[table] = boot
+	old := c.Boots
+	c.Boots = boots
+	err := c.save(s)
+	if err != nil {
+		c.Boots = old
+	}
+	return err
 }
 
 // missing returns the rows of the records that are not present.

@@ -37,11 +37,8 @@ func (d *delivery) attempt(ctx context.Context) error {
 			return err
 		}
 	}
-	if d.cut.Boot != boot {
-		d.cut.Boot = boot
-		if err := d.cut.save(d.s.o.Spool); err != nil {
-			return err
-		}
+	if err := d.cut.sendTo(boot, d.table, d.s.o.Spool); err != nil {
+		return err
 	}
 	doubted := d.doubt
 	d.doubt, d.boot = true, boot

@@ -133,9 +133,9 @@ func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
 	if err := s.retry(ctx, func(context.Context) error { return c.save(s.o.Spool) }); err != nil {
 		return err
 	}
-	before := c.Boot // deliveries note newer ones in the cut
+	before := c.Boots // deliveries note newer ones in the cut, in a map of its own
 	for _, table := range clickhouse.Tables() {
-		d := delivery{s: s, cut: c, table: table, batch: &c.batch, doubt: doubt, boot: before}
+		d := delivery{s: s, cut: c, table: table, batch: &c.batch, doubt: doubt, boot: before[table]}
 		if err := s.retry(ctx, d.attempt); err != nil {
 			return err
 		}

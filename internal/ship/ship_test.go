@@ -460,3 +460,47 @@ func TestDamageAtTheEndOfAFrozenCut(t *testing.T) {
 		})
 	}
 }
+
+// powerless is a server that a power cut took between two tables of a cut: the
+// part of the first one is there, its entry in the log of tokens is not.
+type powerless struct {
+	*clickhouse.DB
+	after, refuse string // tables
+	run           atomic.Int64
+}
+
+func (p *powerless) Insert(ctx context.Context, b *clickhouse.Batch, table, token string) error {
+	if table == p.refuse {
+		return errInjected
+	}
+	err := p.DB.Insert(ctx, b, table, fmt.Sprint(token, "@", p.run.Load()))
+	if err == nil && table == p.after {
+		p.run.CompareAndSwap(0, 1)
+	}
+	return err
+}
+
+func (p *powerless) Boot(ctx context.Context) (string, error) {
+	return fmt.Sprint("run ", p.run.Load()), ctx.Err()
+}
+
+// Each table's doubt is about the run of the server that it was sent to, not
+// about the one that the cut was sent to last.
+func TestServerAndHubRestartWithinOneCut(t *testing.T) {
+	f := newFixture(t)
+	store := &powerless{DB: f.db, after: "host_report_bodies", refuse: "guest_reports"}
+	f.append(100)
+	s, stop := f.start(store)
+	for s.Status().Failures < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	f.reopen()
+	store.refuse = ""
+	s, _ = f.start(store)
+	f.drained(s)
+	f.exactlyOnce(100)
+	if st := s.Status(); st.Doubled != 0 {
+		t.Errorf("status: %+v", st)
+	}
+}
