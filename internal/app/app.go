@@ -142,10 +142,17 @@ func (a *App) openIngest() error {
 		HostRate:     float64(a.cfg.Ingest.HostRate), CustomerRate: float64(a.cfg.Ingest.CustomerRate),
 		Logger: a.log.With("part", "ingest"),
 	})
+	// A full disk has the spool remove volumes while it is being opened: what is
+	// kept of them before must not replace a snapshot that was not read yet.
+	restored := make(chan struct{})
+	defer close(restored)
 	sp, err := spool.Open(spool.Options{
 		Dir: filepath.Join(a.cfg.DataDir, spoolFolder), MaxBytes: int64(a.cfg.Spool.MaxBytes),
 		Logger: a.log.With("part", "spool"), Recovered: a.acceptor.Recover,
-		BeforeRemove: func() error { return journal.WriteState(recentState, a.acceptor.Snapshot()) },
+		BeforeRemove: func() error {
+			<-restored
+			return journal.WriteState(recentState, a.acceptor.Snapshot())
+		},
 	})
 	if err != nil {
 		return err

@@ -2,7 +2,9 @@ package app_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
@@ -16,6 +18,8 @@ import (
 	"felhom.eu/hub/internal/engine"
 	"felhom.eu/hub/internal/engine/enginetest"
 	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/ingest"
+	"felhom.eu/hub/internal/spool"
 )
 
 const goldenHost = "acme-5f2c9a1e"
@@ -409,5 +413,92 @@ func TestOwnClickHouse(t *testing.T) {
 		if !f.OK {
 			t.Errorf("check: %s: %s", f.Area, f.Message)
 		}
+	}
+}
+
+// A spool that must make room at once does so with the whole index of recent
+// reports kept, that of earlier volumes too.
+func TestRemovalAtStartKeepsTheRecentIndex(t *testing.T) {
+	s := newSite(t)
+	s.cfg.Spool.MaxBytes = 64 << 20
+	dir := filepath.Join(s.cfg.DataDir, "spool")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(s.cfg.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	known := ingest.New(ingest.Options{})
+	const hosts = 50_000 // long enough to restore
+	for i := range hosts {
+		known.Recover(spool.Entry{
+			Record:  spool.Record{Kind: hub.KindHostReport, HostID: fmt.Sprintf("acme-%d", i), Body: []byte("{}")},
+			Receipt: hub.Receipt{Position: hub.Position{SpoolID: hub.SpoolID{1}, Seq: uint64(i + 1)}, ReceivedAt: time.Now()},
+		})
+	}
+	sp, err := spool.Open(spool.Options{Dir: dir, MaxBytes: 1 << 30, VolumeBytes: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 30 {
+		if _, err := sp.Append(t.Context(), spool.Record{Kind: hub.KindHostReport, HostID: "acme-spooled", Body: make([]byte, 1<<20)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := sp.Reader(sp.Cursor())
+	for {
+		e, ok, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			break
+		}
+		if err := sp.Advance(e.End); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = r.Close()
+	if err := errors.Join(sp.WriteState("recent", known.Snapshot()), sp.Close()); err != nil {
+		t.Fatal(err)
+	}
+	volumes := func() int {
+		names, _ := filepath.Glob(filepath.Join(dir, "*.vol"))
+		return len(names)
+	}
+	before := volumes()
+
+	a, err := app.New(app.Options{Config: s.cfg, Launcher: enginetest.Launcher(t), Logger: slog.New(slog.NewTextHandler(s.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); volumes() == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d volumes, none is removed", before)
+		}
+	}
+	if err := a.Stop(t.Context()); err != nil { // never started: it writes no index
+		t.Fatal(err)
+	}
+	if sp, err = spool.Open(spool.Options{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	defer sp.Close()
+	snapshot, err := sp.ReadState("recent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := ingest.New(ingest.Options{})
+	if err := kept.Restore(snapshot); err != nil {
+		t.Fatal(err)
+	}
+	lost := 0
+	for i := range hosts {
+		if _, ok := kept.LastSeen(fmt.Sprintf("acme-%d", i)); !ok {
+			lost++
+		}
+	}
+	if lost > 0 {
+		t.Errorf("the last reports of %d hosts are forgotten", lost)
 	}
 }
