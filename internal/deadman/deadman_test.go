@@ -323,3 +323,26 @@ func TestHeldBack(t *testing.T) {
 		})
 	}
 }
+
+// The clock steps back between two decisions: the newer one holds all the same,
+// and nothing is raised twice, with and without the switch's own memory.
+func TestClockStepsBack(t *testing.T) {
+	w := newWorld(t, active("acme-1"))
+	w.report("acme-1", 0)
+	w.tick(time.Minute)
+	w.tick(40 * time.Minute)
+	w.report("acme-1", 45*time.Minute)
+	const want = "acme-1:host_stale acme-1:host_recovered"
+	for range 2 {
+		for _, d := range []time.Duration{35 * time.Minute, 36 * time.Minute} {
+			if got := w.tick(d); got != want {
+				t.Fatalf("%s: %s, want %s", d, got, want)
+			}
+		}
+		w.restart()
+	}
+	var state string
+	if err := w.conn.QueryRow(t.Context(), "SELECT state FROM hosts").Scan(&state); err != nil || state != "ok" {
+		t.Errorf("state %s, %v", state, err)
+	}
+}

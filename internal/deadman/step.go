@@ -46,6 +46,15 @@ func (r Rule) verdict(lastAt time.Time) (hub.State, time.Time) {
 	return hub.OK, lastAt
 }
 
+// decidedAfter is T, or right after prev where the clock stepped back: a host's
+// newest decision is the one with the latest time.
+func (r Rule) decidedAfter(prev *hub.HostState) time.Time {
+	if r.T.After(prev.DecidedAt) {
+		return r.T
+	}
+	return prev.DecidedAt.Add(time.Millisecond)
+}
+
 // Step decides one host. It returns its new state, nil where nothing changed,
 // and the events of the change in their order. It is a pure function.
 //
@@ -61,6 +70,7 @@ func Step(e Evidence, r Rule) (*hub.HostState, []hub.Event) {
 		next.Silent = state != hub.OK
 		return next, nil
 	}
+	next.DecidedAt = r.decidedAfter(prev)
 	if prev.State != hub.OK && !e.LastAt.After(prev.LastAt) {
 		return worsen(e, r)
 	}
@@ -90,7 +100,7 @@ func worsen(e Evidence, r Rule) (*hub.HostState, []hub.Event) {
 	if next.State != hub.Stale || state != hub.Down {
 		return nil, nil
 	}
-	next.State, next.Since, next.Silent, next.DecidedAt = hub.Down, since, false, r.T
+	next.State, next.Since, next.Silent, next.DecidedAt = hub.Down, since, false, r.decidedAfter(e.Previous)
 	return &next, []hub.Event{newEvent(e, r, hub.HostDown, next.Last, next.LastAt, since)}
 }
 

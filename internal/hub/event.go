@@ -71,7 +71,7 @@ type HostState struct {
 	Last      Position  // the last report before the silence, or the newest seen when ok
 	LastAt    time.Time // received_at of that report
 	Silent    bool      // the state was found, not reached: its alarm was never raised
-	DecidedAt time.Time // the slot time T of the decision
+	DecidedAt time.Time // the slot time T of the decision; later than that of the host's last one
 }
 
 // Decision is what one tick decided, written to the spool as one record so that

@@ -235,9 +235,9 @@ func decode(e spool.Entry) entry {
 
 // monthOf returns the partition of a decision's events; all have one T.
 func monthOf(d hub.Decision) time.Time {
-	if len(d.States) == 0 {
+	if len(d.Events) == 0 {
 		return time.Time{}
 	}
-	year, month, _ := d.States[0].DecidedAt.UTC().Date()
+	year, month, _ := d.Events[0].DetectedAt.UTC().Date()
 	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
 }

@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS switch_state
     last_report_at    DateTime64(3, 'UTC') COMMENT 'received_at of the report that names the episode: the last one before the silence.' CODEC(Delta, ZSTD(1)),
     episode_spool_id  LowCardinality(String) COMMENT 'Spool volume of that report.',
     episode_spool_seq UInt64 COMMENT 'Sequence number of that report.' CODEC(ZSTD(1)),
-    decided_at        DateTime64(3, 'UTC') COMMENT 'Slot time of the evaluation that decided it.' CODEC(Delta, ZSTD(1)),
+    decided_at        DateTime64(3, 'UTC') COMMENT 'Slot time of the evaluation that decided it; grows with each row of a host, also when the clock steps back.' CODEC(Delta, ZSTD(1)),
     spool_id          LowCardinality(String) COMMENT 'Spool volume that the decision was written to.',
     spool_seq         UInt64 COMMENT 'Sequence number of the decision in the spool; an event of the same decision has the same one.' CODEC(Delta, ZSTD(1)),
     INDEX spool_seq_minmax spool_seq TYPE minmax GRANULARITY 1
