@@ -397,10 +397,11 @@ func (c *switchStates) columns() []column {
 	}
 }
 
-// DateTime64(3) holds these years; an agent's clock may say anything.
+// The driver counts a DateTime64 in 64 bits of nanoseconds, which end in 2262;
+// an agent's clock may say anything.
 var (
 	minTime = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
-	maxTime = time.Date(2299, 12, 31, 23, 59, 59, 0, time.UTC)
+	maxTime = time.Date(2262, 4, 11, 0, 0, 0, 0, time.UTC)
 )
 
 func clampTime(t time.Time) time.Time {

@@ -5,7 +5,7 @@
 CREATE TABLE IF NOT EXISTS host_reports
 (
     received_at        DateTime64(3, 'UTC') COMMENT 'Hub clock when the report was accepted; never goes back. Liveness is judged by this time alone.' CODEC(Delta, ZSTD(1)),
-    reported_at        DateTime64(3, 'UTC') COMMENT 'Agent clock when the report was made, clamped to 1900-2299; may be wrong, never used to judge liveness.' CODEC(Delta, ZSTD(1)),
+    reported_at        DateTime64(3, 'UTC') COMMENT 'Agent clock when the report was made, clamped to 1900-2262; may be wrong, never used to judge liveness.' CODEC(Delta, ZSTD(1)),
     customer_id        LowCardinality(String) COMMENT 'Customer that the host belonged to when the report was accepted.',
     host_id            String COMMENT 'Host that reported.' CODEC(ZSTD(1)),
     key_id             LowCardinality(String) COMMENT 'Id of the key that authorised the report: of the host (k1), or fleet/k1 for a global one; never the key.',
