@@ -164,7 +164,8 @@ func splitStatements(text string) []string {
 	return statements
 }
 
-// Retention is how long rows are kept, by the hub's receive time; 0 is for ever.
+// Retention is how long rows are kept, by the hub's receive time; 0 is for ever,
+// and so is half a century.
 type Retention struct {
 	Reports time.Duration // host_reports, rejected_items
 	Raw     time.Duration // host_report_bodies
@@ -193,6 +194,10 @@ func (db *DB) SetRetention(ctx context.Context, r Retention) error {
 	return nil
 }
 
+// The server adds a TTL in 32 bits of seconds, which end in 2106: a longer one
+// would lie in the past, and everything be dropped.
+const endless = 50 * 365 * 24 * time.Hour
+
 func (db *DB) setTTL(ctx context.Context, table, column string, keep time.Duration) error {
 	qctx, cancel := db.queryContext(ctx, nil)
 	defer cancel()
@@ -201,7 +206,7 @@ func (db *DB) setTTL(ctx context.Context, table, column string, keep time.Durati
 		return err
 	}
 	has := strings.Contains(engine, " TTL ")
-	if keep == 0 {
+	if keep == 0 || keep >= endless {
 		if !has {
 			return nil
 		}
