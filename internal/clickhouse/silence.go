@@ -58,7 +58,7 @@ WHERE state = ''
 // or that spoke again. Silence counts from the newest report, but not from
 // before ready.
 func (db *DB) Candidates(ctx context.Context, t, ready time.Time) ([]Silence, error) {
-	ctx, cancel := db.queryContext(ctx, ch.Settings{"max_threads": 1, "max_memory_usage": 800 << 20})
+	ctx, cancel := db.queryContext(ctx, ch.Settings{"max_threads": 1, "max_memory_usage": 800 << 20, "join_use_nulls": 0})
 	defer cancel()
 	rows, err := db.conn.Query(ctx, candidatesQuery, ready.UnixMilli(), t.UnixMilli())
 	if err != nil {

@@ -1,4 +1,5 @@
 -- The views that people read. A definer, so that a grant on the view is enough.
+-- They tell a missing row by its empty host_id, whatever the session has set.
 
 CREATE OR REPLACE VIEW hosts
 (
@@ -53,6 +54,7 @@ LEFT JOIN
     SELECT host_id, argMax(toString(state), (decided_at, spool_seq)) AS state, argMax(since, (decided_at, spool_seq)) AS since
     FROM switch_state GROUP BY host_id
 ) AS s ON s.host_id = f.host_id
+SETTINGS join_use_nulls = 0
 COMMENT 'One row an enrolled host that is not retired: who owns it, what the switch says, its newest metrics.';
 
 CREATE OR REPLACE VIEW guests
@@ -94,4 +96,5 @@ INNER JOIN
     SELECT host_id, max(last_report_at) AS last_report_at, argMaxMerge(position) AS position
     FROM host_last GROUP BY host_id
 ) AS l ON l.host_id = g.host_id
+SETTINGS join_use_nulls = 0
 COMMENT 'One row a guest ever seen on an enrolled host that is not retired, with its newest values.';
