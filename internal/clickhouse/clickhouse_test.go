@@ -399,3 +399,69 @@ func TestPermanentTellsAnswersFromFaults(t *testing.T) {
 		t.Error("a refused connection is permanent")
 	}
 }
+
+// A server that was killed while it wrote may hold the mark of a block that it
+// does not have; the register is written all the same.
+func TestSyncFleetIsNotSwallowedByAMarkOfALostBlock(t *testing.T) {
+	db, conn := open(t)
+	f := fleet(t, &hub.Host{ID: "acme-1", Customer: "acme", Lifecycle: hub.Active})
+	for range 2 {
+		if err := db.SyncFleet(t.Context(), f, epoch, base); err != nil {
+			t.Fatal(err)
+		}
+		if n := one[uint64](t, conn, "SELECT count() FROM hosts"); n != 1 {
+			t.Fatalf("%d hosts, want 1", n)
+		}
+		for _, table := range []string{"fleet_hosts", "fleet_customers"} { // the rows go, the mark stays
+			if err := conn.Exec(t.Context(), "ALTER TABLE "+table+" DELETE WHERE 1 SETTINGS mutations_sync = 2"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func TestTimesThatAgentsInvent(t *testing.T) {
+	db, conn := open(t)
+	for i, said := range []string{"0001-01-01T00:00:00Z", "1900-01-01T00:00:00Z", "2262-04-11T00:00:00Z", "2299-12-31T23:59:59Z", "9999-12-31T23:59:59Z"} {
+		at, err := time.Parse(time.RFC3339, said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row := report(uint64(i+1), epoch, "acme-1")
+		row.Report.ReportedAt = at
+		insert(t, db, said, row)
+	}
+	got := one[[]string](t, conn, "SELECT groupArray(toString(reported_at)) FROM (SELECT * FROM host_reports ORDER BY spool_seq)")
+	want := "[1900-01-01 00:00:00.000 1900-01-01 00:00:00.000 2262-04-11 00:00:00.000 2262-04-11 00:00:00.000 2262-04-11 00:00:00.000]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("got  %v\nwant %s", got, want)
+	}
+}
+
+// A session's own setting does not change what the views say.
+func TestViewsUnderJoinUseNulls(t *testing.T) {
+	db, conn := open(t)
+	if err := db.SyncFleet(t.Context(), fleet(t, &hub.Host{ID: "acme-1", Customer: "acme", Lifecycle: hub.Active}), epoch, base); err != nil {
+		t.Fatal(err)
+	}
+	if s := one[string](t, conn, "SELECT state FROM hosts SETTINGS join_use_nulls = 1"); s != "never_seen" {
+		t.Errorf("state %q", s)
+	}
+	one[uint64](t, conn, "SELECT count() FROM guests SETTINGS join_use_nulls = 1")
+}
+
+// A retention that reaches over the end of the server's 32-bit times keeps
+// rows; it does not drop all of them.
+func TestRetentionOfACentury(t *testing.T) {
+	db, conn := open(t)
+	if err := db.SetRetention(t.Context(), clickhouse.Retention{Reports: 100 * 365 * 24 * time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	insert(t, db, "a", report(1, time.Now().UTC().Truncate(time.Millisecond), "acme-1"))
+	if err := conn.Exec(t.Context(), "OPTIMIZE TABLE host_reports FINAL"); err != nil {
+		t.Fatal(err)
+	}
+	if n := one[uint64](t, conn, "SELECT count() FROM host_reports"); n != 1 {
+		t.Errorf("%d reports, want 1", n)
+	}
+}

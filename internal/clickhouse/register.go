@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -38,6 +39,13 @@ func (db *DB) SyncFleet(ctx context.Context, fleet *hub.Fleet, appliedAt time.Ti
 	return db.syncHosts(ctx, fleet, base, stamp)
 }
 
+// appendRegister inserts rows under a token of their own. Without one the server
+// goes by their content, and after a kill may take them for a block that it has
+// only the mark of. Rows that are there twice do no harm.
+func (db *DB) appendRegister(ctx context.Context, table string, rows block) error {
+	return db.insertBlock(ctx, table, rows, table+"/"+rand.Text())
+}
+
 type registerStamp struct {
 	generation uint64
 	revision   string
@@ -71,7 +79,7 @@ func (db *DB) syncHosts(ctx context.Context, fleet *hub.Fleet, base hub.Threshol
 			rows.add(id, entry)
 		}
 	}
-	return db.insertBlock(ctx, "fleet_hosts", rows, "")
+	return db.appendRegister(ctx, "fleet_hosts", rows)
 }
 
 func entryOf(h *hub.Host, t hub.Thresholds) hostEntry {
@@ -139,7 +147,7 @@ func (db *DB) syncCustomers(ctx context.Context, fleet *hub.Fleet, at registerSt
 			rows.add(name, entry)
 		}
 	}
-	return db.insertBlock(ctx, "fleet_customers", rows, "")
+	return db.appendRegister(ctx, "fleet_customers", rows)
 }
 
 func (db *DB) currentCustomers(ctx context.Context) (map[string]customerEntry, error) {
