@@ -74,16 +74,17 @@ func (d *delivery) look(ctx context.Context) (bool, error) {
 	if have >= want {
 		return true, d.s.o.Store.Refeed(ctx, d.table, d.cut.span())
 	}
-	d.batch = &d.cut.batch
+	rest := &d.cut.batch
 	if have > 0 {
 		present, err := d.s.o.Store.Present(ctx, d.table, d.cut.span())
 		if err != nil {
 			return false, err
 		}
-		d.batch = d.cut.missing(present)
+		rest = d.cut.missing(present)
 		d.s.o.Logger.Warn("ClickHouse has a part of a range; the rest is sent", "table", d.table, "range", d.cut.span(), "rows", have, "expected", want)
 	}
 	d.s.count(func(st *Status) { st.Resent++ })
+	d.batch = rest
 	d.cut.nextGeneration(d.table)
 	return false, d.cut.save(d.s.o.Spool)
 }
