@@ -290,6 +290,27 @@ func TestClickHouseAwayForAWhile(t *testing.T) {
 	r.becomes("SELECT count(), uniqExact(spool_seq) FROM host_reports", "51\t51")
 }
 
+// An engine that hangs holds no stop up (start's stop measures), and what it did
+// not take is not lost.
+func TestStopWhileTheEngineHangs(t *testing.T) {
+	s := newSite(t)
+	host := s.enroll("acme", false)
+	s.push("host")
+	r := s.startReady()
+	r.report(host.HostID, host.APIKey, 0)
+	r.becomes("SELECT count() FROM host_reports", "1")
+	d, _ := r.Engine()
+	if err := syscall.Kill(d.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if status := r.report(host.HostID, host.APIKey, 1); status != 200 {
+		t.Errorf("%d", status)
+	}
+	r.stop()
+	r = s.startReady()
+	r.becomes("SELECT count(), uniqExact(spool_seq) FROM host_reports", "2\t2")
+}
+
 func TestSwitchEndToEnd(t *testing.T) {
 	s := newSite(t)
 	s.write("fleet.yaml", strings.Replace(s.read("fleet.yaml"), "monitor: {staleAfter: 30m, downAfter: 60m}", "monitor: {staleAfter: 2s, downAfter: 4s}", 1))

@@ -154,7 +154,7 @@ func (a *App) Stop(ctx context.Context) error {
 // drain gives the shipper a moment to bring the last reports to ClickHouse.
 func (a *App) drain(ctx context.Context) {
 	deadline := time.Now().Add(drainSpool)
-	for time.Now().Before(deadline) && a.shipper.Status().LastError == "" && a.spool.Stats().UnshippedRecords > 0 {
+	for time.Now().Before(deadline) && a.databaseError() == "" && a.spool.Stats().UnshippedRecords > 0 {
 		if !sleep(ctx, 10*time.Millisecond) {
 			return
 		}
