@@ -191,6 +191,9 @@ func (s *Switch) evidence(fleet *hub.Fleet, candidates []clickhouse.Silence) []E
 			e.Previous = own
 		}
 		if seen, ok := s.o.LastSeen(c.HostID); ok && seen.ReceivedAt.After(e.LastAt) {
+			if p := e.Previous; p != nil && p.State != hub.OK && !c.LastAt.After(p.LastAt) {
+				continue // it spoke again; which report was the first is known when ClickHouse has it
+			}
 			e.Last, e.LastAt = seen.Position, seen.ReceivedAt
 		}
 		list = append(list, e)

@@ -250,6 +250,33 @@ func TestAReportThatLandsInBetweenWins(t *testing.T) {
 	}
 }
 
+// A silent host speaks twice before ClickHouse has either report: it does not
+// become down, and the event names the first of the two.
+func TestReturnThatClickHouseDoesNotHaveYet(t *testing.T) {
+	w := newWorld(t, active("acme-1"))
+	w.report("acme-1", 0)
+	w.tick(time.Minute)
+	if got := w.tick(30 * time.Minute); got != "acme-1:host_stale" {
+		t.Fatalf("got %q", got)
+	}
+	w.seen["acme-1"] = hub.Receipt{Position: hub.Position{SpoolID: hub.SpoolID{7}, Seq: 3}, ReceivedAt: at(59 * time.Minute)}
+	if got := w.tick(time.Hour); got != "acme-1:host_stale" {
+		t.Errorf("got %q", got)
+	}
+	w.report("acme-1", 58*time.Minute)
+	w.report("acme-1", 59*time.Minute)
+	if got := w.tick(time.Hour); got != "acme-1:host_stale acme-1:host_recovered" {
+		t.Errorf("got %q", got)
+	}
+	var recovered time.Time
+	if err := w.conn.QueryRow(t.Context(), "SELECT at FROM events WHERE type = 'host_recovered'").Scan(&recovered); err != nil {
+		t.Fatal(err)
+	}
+	if !recovered.Equal(at(58 * time.Minute)) {
+		t.Errorf("recovered at %s", recovered)
+	}
+}
+
 // broken fails where it is told to.
 type broken struct {
 	deadman.Store

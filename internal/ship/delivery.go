@@ -21,9 +21,12 @@ type delivery struct {
 // attempt makes one try: it returns nil when the block is in the table, once.
 // After an error it is called again.
 //
-// A new generation of the token is safe only where nothing sent under the old
-// one can still be running: after a restart of the server. Within one run of
-// the server, also across a restart of the hub, the same token goes again.
+// Of all blocks under one token ClickHouse commits one, so sending under the
+// same token again doubles nothing, whatever of it may still be running; only a
+// restart of the server can lose the log of tokens, so after one the table is
+// looked at first. And the log can outlive the block: a block that was
+// acknowledged and is not there goes under the next generation of its token,
+// under which nothing can be running.
 func (d *delivery) attempt(ctx context.Context) error {
 	if d.cut.batch.Rows(d.table) == 0 {
 		return nil
@@ -48,17 +51,19 @@ func (d *delivery) attempt(ctx context.Context) error {
 	if !doubted {
 		return nil
 	}
-	// The answer to a retry proves nothing: the log of tokens may name a part
-	// that was never committed.
 	done, err := d.look(ctx)
-	if err == nil && !done {
-		err = fmt.Errorf("%s: the server acknowledged %s and does not have it", d.table, d.cut.span())
+	if done || err != nil {
+		return err
 	}
-	return err
+	d.cut.nextGeneration(d.table)
+	if err := d.cut.save(d.s.o.Spool); err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: the server acknowledged %s and does not have all of it", d.table, d.cut.span())
 }
 
 // look settles a doubt: it returns true when the table has the whole block.
-// Otherwise it readies the send of what is missing, under a new token.
+// Otherwise what is missing is what goes next.
 func (d *delivery) look(ctx context.Context) (bool, error) {
 	d.s.count(func(st *Status) { st.Doubts++ })
 	want := uint64(d.cut.batch.Rows(d.table))
@@ -85,8 +90,7 @@ func (d *delivery) look(ctx context.Context) (bool, error) {
 	}
 	d.s.count(func(st *Status) { st.Resent++ })
 	d.batch = rest
-	d.cut.nextGeneration(d.table)
-	return false, d.cut.save(d.s.o.Spool)
+	return false, nil
 }
 
 func (s *Shipper) count(f func(*Status)) {

@@ -3,11 +3,11 @@
 // It cuts a run of records, writes the cut down, inserts one block for each
 // table under a token of its own, and moves the spool's cursor. While the
 // server is the same run of the same server, a retry under the same token is
-// enough: ClickHouse drops what it already has. After a restart it is not (the
-// log of tokens may name a part that was never committed), and after a restart
-// of the hub nothing is known of earlier sends. Then the [Shipper] looks first:
-// what is there is done, what is missing is sent under the next generation of
-// the token, and what was in doubt is counted again at the end.
+// enough: ClickHouse drops what it already has. A restart of the server can lose
+// the log of tokens, or leave it naming a part that was never committed. So
+// after one the [Shipper] looks first and sends what is missing; and whatever
+// was in doubt is counted when it was acknowledged: what is missing even then
+// goes under the next generation of its token.
 package ship
 
 import (
