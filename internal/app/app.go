@@ -206,25 +206,6 @@ func (a *App) thresholds() hub.Thresholds {
 	return hub.Thresholds{StaleAfter: a.cfg.Monitor.StaleAfter, DownAfter: a.cfg.Monitor.DownAfter}
 }
 
-// fleetApplied notes the first moment at which reports can be accepted, and has
-// ClickHouse told of the new fleet.
-func (a *App) fleetApplied(*hub.Fleet) {
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	a.readyAt.CompareAndSwap(nil, &now)
-	select {
-	case a.register <- struct{}{}:
-	default: // a change is waiting already
-	}
-}
-
-func (a *App) readySince() (time.Time, bool) {
-	at := a.readyAt.Load()
-	if at == nil {
-		return time.Time{}, false
-	}
-	return *at, true
-}
-
 func (a *App) openServer(version string) (err error) {
 	var minter httpapi.Minter
 	if a.cfg.Fleet.Mint != "off" {

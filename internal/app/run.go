@@ -12,7 +12,7 @@ import (
 
 // Bounds of Stop: together under the 10 s that a service manager waits.
 const (
-	drainRequests = 4 * time.Second
+	drainRequests = 3 * time.Second
 	drainSpool    = 2 * time.Second
 	stopEngine    = 3 * time.Second
 )
@@ -31,6 +31,7 @@ func (a *App) Start(ctx context.Context) error {
 
 	a.server.Start()
 	a.working.Go(func() { a.roster.Run(working) })
+	a.working.Go(func() { a.followReadiness(working) })
 	a.working.Go(func() {
 		if a.startDatabase(working) != nil {
 			return

@@ -104,21 +104,22 @@ func (db *DB) Ping(ctx context.Context) error {
 	return db.conn.Ping(ctx)
 }
 
-// Check connects and says what is wrong with the server, if anything is: too
-// old a version, or no such database.
+// Check connects and says what is wrong with the server, if anything is: it
+// does not answer, or is too old.
 func (db *DB) Check(ctx context.Context) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	v, err := db.conn.ServerVersion()
-	if err != nil {
+	if err := db.conn.QueryRow(ctx, "SELECT version()").Scan(&version); err != nil {
 		return "", err
 	}
-	version = v.Version.String()
-	if v.Version.Major < minMajor || v.Version.Major == minMajor && v.Version.Minor < minMinor {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return version, fmt.Errorf("the server says that it is version %q", version)
+	}
+	if major < minMajor || major == minMajor && minor < minMinor {
 		return version, fmt.Errorf("the server is ClickHouse %s; %d.%d or later is needed", version, minMajor, minMinor)
 	}
-	var one uint8
-	return version, db.conn.QueryRow(ctx, "SELECT 1").Scan(&one)
+	return version, nil
 }
 
 // queryContext bounds one query or insert and carries its settings.
