@@ -149,11 +149,22 @@ func (d *decoder) stringValue() (said string, ok bool) {
 	return unquote(raw), true
 }
 
-// parseTime reads RFC 3339 as strictly as time.Time.UnmarshalText does.
+// parseTime reads RFC 3339. time.Time.UnmarshalText also takes an hour of one
+// digit, a decimal comma and offsets of a day and more; they are no such times.
 func parseTime(text string) (at time.Time, err error) {
-	err = at.UnmarshalText([]byte(text))
-	return at.UTC(), err
+	if err = at.UnmarshalText([]byte(text)); err != nil {
+		return time.Time{}, err
+	}
+	const hour, fraction, offset = len("2006-01-02T"), len("2006-01-02T15:04:05"), len("07:00")
+	zulu := strings.HasSuffix(text, "Z")
+	if text[hour+1] == ':' || text[fraction] == ',' ||
+		!zulu && (text[len(text)-offset:] >= "24" || text[len(text)-2:] >= "60") {
+		return time.Time{}, errNotRFC3339
+	}
+	return at.UTC(), nil
 }
+
+var errNotRFC3339 = errors.New("not an RFC 3339 time")
 
 // foldsToIdentity reports whether case or Unicode folding makes name equal to
 // one of the names that identify a report.
