@@ -78,6 +78,8 @@ func TestReplies(t *testing.T) {
 		{"brotli", request{key: own, encoding: "br", body: report(goldenHost, 0)}, 415, "encoding", [2]string{}},
 		{"unknown path", request{path: "/api/v1/host-reports", key: own}, 404, "not_found", [2]string{}},
 		{"path not clean", request{path: "/api//v1/host-report", key: own}, 404, "not_found", [2]string{}},
+		{"path with an escaped letter", request{path: "/api/v1/host%2Dreport", key: own}, 404, "not_found", [2]string{}},
+		{"path with an escaped slash", request{path: "/api%2Fv1/host-report", key: own}, 404, "not_found", [2]string{}},
 		{"slash at the end", request{path: "/api/v1/host-report/", key: own}, 404, "not_found", [2]string{}},
 		{"admin path on the public side", request{method: "GET", path: "/metrics"}, 404, "not_found", [2]string{}},
 	} {

@@ -14,7 +14,7 @@ import (
 
 // Public returns what agents reach.
 func (s *Server) Public() http.Handler {
-	m := mux.NewRouter().SkipClean(true) // a path that is not exactly right is unknown
+	m := mux.NewRouter().SkipClean(true).UseEncodedPath() // a path that is not exactly right is unknown
 	m.Handle("/api/v1/host-report", s.route("host-report", s.hostReport, http.MethodPost))
 	m.Handle("/api/v1/admin/hosts", s.route("admin-hosts", s.mint, http.MethodPost))
 	m.NotFoundHandler = s.route("-", notFound)
