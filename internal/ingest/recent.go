@@ -33,25 +33,27 @@ func sumOf(body []byte) sum {
 
 // accepted is one report that the spool holds or held.
 type accepted struct {
+	at  int64 // received_at, Unix milliseconds
 	seq uint64
 	sum sum
 }
 
+// newerFirst orders by the hub's clock, which never goes back: a sequence begins
+// lower again where a disk lost the end of the spool.
 func newerFirst(a, b accepted) int {
-	return cmp.Or(cmp.Compare(b.seq, a.seq), bytes.Compare(b.sum[:], a.sum[:]))
+	return cmp.Or(cmp.Compare(b.at, a.at), cmp.Compare(b.seq, a.seq), bytes.Compare(b.sum[:], a.sum[:]))
 }
 
-// history is what is known of one host: 224 bytes, whatever it sends.
+// history is what is known of one host: 288 bytes, whatever it sends.
 type history struct {
 	top     [remembered]accepted // newest first
 	n       int
 	spoolID hub.SpoolID // with top[0].seq: the position of the newest
-	at      int64       // its received_at, Unix milliseconds
 }
 
-// insert keeps the newest by sequence. It may be called in any order and twice
+// insert keeps the newest. It may be called in any order and twice
 // with the same report: the outcome is the same.
-func (h *history) insert(a accepted, spoolID hub.SpoolID, at int64) {
+func (h *history) insert(a accepted, spoolID hub.SpoolID) {
 	i, known := slices.BinarySearchFunc(h.top[:h.n], a, newerFirst)
 	if known || i == remembered {
 		return
@@ -60,7 +62,7 @@ func (h *history) insert(a accepted, spoolID hub.SpoolID, at int64) {
 	copy(h.top[i+1:h.n], h.top[i:])
 	h.top[i] = a
 	if i == 0 {
-		h.spoolID, h.at = spoolID, at
+		h.spoolID = spoolID
 	}
 }
 
@@ -162,7 +164,7 @@ func (s *shard) insert(host string, body sum, receipt hub.Receipt) {
 		h = new(history)
 		s.hosts[strings.Clone(host)] = h // host may be a part of something large
 	}
-	h.insert(accepted{receipt.Seq, body}, receipt.SpoolID, receipt.ReceivedAt.UnixMilli())
+	h.insert(accepted{receipt.ReceivedAt.UnixMilli(), receipt.Seq, body}, receipt.SpoolID)
 }
 
 func (r *recent) last(host string) (hub.Receipt, bool) {
@@ -175,19 +177,19 @@ func (r *recent) last(host string) (hub.Receipt, bool) {
 	}
 	return hub.Receipt{
 		Position:   hub.Position{SpoolID: h.spoolID, Seq: h.top[0].seq},
-		ReceivedAt: time.UnixMilli(h.at).UTC(),
+		ReceivedAt: time.UnixMilli(h.top[0].at).UTC(),
 	}, true
 }
 
 // A snapshot is the magic, then for each host, in the order of ids: size of the
-// id 1, id, spool id 16, received_at 8, number of reports 1, and for each its
+// id 1, id, spool id 16, number of reports 1, and for each its received_at 8,
 // sequence 8 and sum 16; at the end the CRC32C of everything before. All
 // numbers are little endian. The magic's last byte is the format's version.
 const (
-	snapshotMagic = "felhom-recent\x001"
+	snapshotMagic = "felhom-recent\x002"
 	checksumLen   = 4
-	hostFixedLen  = 16 + 8 + 1
-	acceptedLen   = 8 + 16
+	hostFixedLen  = 16 + 1
+	acceptedLen   = 8 + 8 + 16
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -208,9 +210,9 @@ func (r *recent) snapshot() []byte {
 		b = append(b, byte(len(host)))
 		b = append(b, host...)
 		b = append(b, h.spoolID[:]...)
-		b = binary.LittleEndian.AppendUint64(b, uint64(h.at))
 		b = append(b, byte(h.n))
 		for _, a := range h.top[:h.n] {
+			b = binary.LittleEndian.AppendUint64(b, uint64(a.at))
 			b = binary.LittleEndian.AppendUint64(b, a.seq)
 			b = append(b, a.sum[:]...)
 		}
@@ -244,7 +246,7 @@ func (r *recent) restore(b []byte) error {
 		for i := range h.n {
 			s.insert(host, h.top[i].sum, hub.Receipt{
 				Position:   hub.Position{SpoolID: h.spoolID, Seq: h.top[i].seq},
-				ReceivedAt: time.UnixMilli(h.at),
+				ReceivedAt: time.UnixMilli(h.top[i].at),
 			})
 		}
 		s.mu.Unlock()
@@ -259,12 +261,12 @@ func readHistory(b []byte) (host string, h history, rest []byte, err error) {
 		return "", h, nil, short
 	}
 	host, b = string(b[:size]), b[size:]
-	h.spoolID, h.at, h.n = hub.SpoolID(b[:16]), int64(binary.LittleEndian.Uint64(b[16:])), int(b[24])
+	h.spoolID, h.n = hub.SpoolID(b[:16]), int(b[16])
 	if b = b[hostFixedLen:]; h.n < 1 || h.n > remembered || len(b) < h.n*acceptedLen {
 		return "", h, nil, short
 	}
 	for i := range h.n {
-		h.top[i] = accepted{binary.LittleEndian.Uint64(b), sum(b[8:acceptedLen])}
+		h.top[i] = accepted{int64(binary.LittleEndian.Uint64(b)), binary.LittleEndian.Uint64(b[8:]), sum(b[16:acceptedLen])}
 		b = b[acceptedLen:]
 	}
 	return host, h, b, nil

@@ -91,6 +91,24 @@ func TestARestoredHubKnowsRetries(t *testing.T) {
 	}
 }
 
+// A disk lost the end of the spool, so that sequences begin lower again: newer
+// reports are remembered all the same.
+func TestSequencesThatBeginAgain(t *testing.T) {
+	a := New(Options{})
+	for seq := uint64(1000); seq < 1010; seq++ {
+		a.Recover(entry("acme-1", seq))
+	}
+	late := entry("acme-1", 5)
+	late.ReceivedAt = receipt(2000).ReceivedAt
+	a.Recover(late)
+	if last, _ := a.LastSeen("acme-1"); last != late.Receipt {
+		t.Errorf("LastSeen: %+v, want %+v", last, late.Receipt)
+	}
+	if !a.recent.shard("acme-1").hosts["acme-1"].knows(sumOf(late.Body)) {
+		t.Error("a retry of the newest report would not be recognised")
+	}
+}
+
 func TestADamagedSnapshotChangesNothing(t *testing.T) {
 	a := New(Options{})
 	a.Recover(entry("acme-1", 1))
