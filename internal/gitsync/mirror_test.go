@@ -308,7 +308,7 @@ func TestViewIsAFileSystem(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	for path, want := range map[string]string{"fleets": "not exist", "outside": "not a folder"} {
+	for path, want := range map[string]string{"fleets": "not exist: set fleet.path", "outside": "not a folder"} {
 		if err := r.View(head, path, func(fs.FS) error { return nil }); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("view of %s: %v, want %q", path, err, want)
 		}

@@ -3,6 +3,7 @@ package gitsync
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -52,7 +53,11 @@ func (r *Repo) View(commit Hash, path string, read func(fs.FS) error) error {
 	}
 	root, err := t.lookup("open", path)
 	if err != nil {
-		return fmt.Errorf("commit %s: %w", commit.Short(), err)
+		hint := ""
+		if errors.Is(err, fs.ErrNotExist) {
+			hint = ": set fleet.path to the folder that holds fleet.yaml, or put it back"
+		}
+		return fmt.Errorf("commit %s: %w%s", commit.Short(), err, hint)
 	}
 	if root.mode != filemode.Dir {
 		return fmt.Errorf("commit %s: %s is not a folder", commit.Short(), path)
