@@ -78,6 +78,9 @@ func ReadIdentities(files ...string) ([]Identity, error) {
 	var all []Identity
 	for _, file := range files {
 		info, err := os.Stat(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("identity file: %w: bring it here, or make one with hub key generate and seal new keys to its recipient", err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("identity file: %w", err)
 		}
