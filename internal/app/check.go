@@ -99,7 +99,8 @@ func checkDatabase(ctx context.Context, cfg *config.Config, launcher string) (st
 	err := withDatabase(ctx, cfg, launcher, func(db *clickhouse.DB) error {
 		version, err := db.Check(ctx)
 		if err != nil {
-			return err
+			return &hub.Error{Message: "ClickHouse cannot be used", Cause: err,
+				Hint: "is it running, and are clickhouse.dsn, password_file and the user's rights right?"}
 		}
 		pending, err := db.Pending(ctx)
 		message = fmt.Sprintf("ClickHouse %s, %d schema steps to apply", version, len(pending))

@@ -262,11 +262,11 @@ func (s *Switch) held(ctx context.Context, t time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status.Held++
+	if s.status.HeldBy == "" && ctx.Err() == nil {
+		s.o.Logger.Warn("the switch is held back", "reason", err)
+	}
 	if s.status.HeldBy == "" {
 		s.status.HeldSince = t
-	}
-	if s.status.HeldBy != err.Error() && ctx.Err() == nil {
-		s.o.Logger.Warn("the switch is held back", "reason", err, "since", s.status.HeldSince)
 	}
 	s.status.HeldBy = err.Error()
 }
