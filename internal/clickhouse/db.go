@@ -97,13 +97,6 @@ func Open(o Options) (*DB, error) {
 // Close closes every connection.
 func (db *DB) Close() error { return db.conn.Close() }
 
-// Ping asks for an answer within 5 s.
-func (db *DB) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	return db.conn.Ping(ctx)
-}
-
 // Check connects and says what is wrong with the server, if anything is: it
 // does not answer, or is too old.
 func (db *DB) Check(ctx context.Context) (version string, err error) {
