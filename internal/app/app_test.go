@@ -313,19 +313,22 @@ func TestStopWhileTheEngineHangs(t *testing.T) {
 
 func TestSwitchEndToEnd(t *testing.T) {
 	s := newSite(t)
-	s.write("fleet.yaml", strings.Replace(s.read("fleet.yaml"), "monitor: {staleAfter: 30m, downAfter: 60m}", "monitor: {staleAfter: 2s, downAfter: 4s}", 1))
+	s.write("fleet.yaml", strings.Replace(s.read("fleet.yaml"), "monitor: {staleAfter: 30m, downAfter: 60m}", "monitor: {staleAfter: 4s, downAfter: 8s}", 1))
 	host, never := s.enroll("acme", false), s.enroll("globex", false)
 	s.push("hosts")
 	r := s.startReady()
 	if status := r.report(host.HostID, host.APIKey, 1); status != 200 {
 		t.Fatal(status)
 	}
-	const log = "SELECT type, customer_id, severity, toInt64(silence_seconds) FROM events ORDER BY at"
+	const (
+		stale = "SELECT type, customer_id, severity, toInt64(silence_seconds) FROM events WHERE type = 'host_stale'"
+		log   = "SELECT type, customer_id, severity, toInt64(silence_seconds) FROM events ORDER BY at"
+	)
 	r.becomes("SELECT state FROM hosts WHERE host_id = '"+host.HostID+"'", "ok")
-	r.becomes(log, "host_stale\tacme\twarning\t2")
+	r.becomes(stale, "host_stale\tacme\twarning\t4")
 	r.stop() // the silence goes on over a restart
 	r = s.startReady()
-	r.becomes(log, "host_stale\tacme\twarning\t2", r.downLine())
+	r.becomes(log, "host_stale\tacme\twarning\t4", r.downLine())
 	if status := r.report(host.HostID, host.APIKey, 2); status != 200 {
 		t.Fatal(status)
 	}
