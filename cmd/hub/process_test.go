@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +21,7 @@ import (
 	"felhom.eu/hub/internal/config"
 	"felhom.eu/hub/internal/engine"
 	"felhom.eu/hub/internal/engine/enginetest"
+	"felhom.eu/hub/internal/logtest"
 )
 
 // process is a running hub.
@@ -29,30 +29,13 @@ type process struct {
 	*exec.Cmd
 	t      *testing.T
 	stdout *bufio.Reader
-	stderr *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	stderr *logtest.Buffer
 }
 
 // start starts hub in the background; it is killed when the test ends.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{Cmd: exec.Command(filepath.Join(hubDir(t), "hub"), args...), t: t, stderr: &lockedBuffer{}}
+	p := &process{Cmd: exec.Command(filepath.Join(hubDir(t), "hub"), args...), t: t, stderr: &logtest.Buffer{}}
 	p.Stderr = p.stderr
 	out, err := p.StdoutPipe()
 	if err != nil {

@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,6 +25,7 @@ import (
 	"felhom.eu/hub/internal/fleetfile"
 	"felhom.eu/hub/internal/fleetops"
 	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/logtest"
 	"felhom.eu/hub/internal/seal"
 )
 
@@ -47,25 +47,7 @@ type site struct {
 	clone  string
 	cfg    *config.Config
 	global hub.Secret
-	log    *lockedBuffer
-}
-
-// lockedBuffer is a log that is written and read at once.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log    *logtest.Buffer
 }
 
 // newSite makes a repository with the customers acme and globex, a global key,
@@ -73,7 +55,7 @@ func (l *lockedBuffer) String() string {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	enginetest.Need(t)
-	s := &site{t: t, dir: t.TempDir(), log: &lockedBuffer{}}
+	s := &site{t: t, dir: t.TempDir(), log: &logtest.Buffer{}}
 	s.clone = filepath.Join(s.dir, "clone")
 	identity := filepath.Join(s.dir, "identity.txt")
 	s.git(s.dir, "init", "-q", "--bare", "-b", "main", "fleet.git")

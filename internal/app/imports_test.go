@@ -18,7 +18,7 @@ const module = "felhom.eu/hub"
 // layers is the law of imports: a package imports packages of lower layers
 // only. Tests may import what they like.
 var layers = [][]string{
-	{"internal/hub"},
+	{"internal/hub", "internal/logtest"},
 	{"internal/engine", "internal/gitsync", "internal/seal", "internal/spool", "internal/wire", "internal/yamlfile"},
 	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/fleetfile"},
 	{"internal/deadman", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/roster", "internal/ship", "internal/simulate"},

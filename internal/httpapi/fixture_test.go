@@ -17,6 +17,7 @@ import (
 	"felhom.eu/hub/internal/httpapi"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/ingest"
+	"felhom.eu/hub/internal/logtest"
 	"felhom.eu/hub/internal/spool"
 )
 
@@ -30,7 +31,7 @@ type fixture struct {
 	fleet    *hub.Fleet
 	spool    *faultySpool
 	acceptor *ingest.Acceptor
-	log      *lockedBuffer
+	log      *logtest.Buffer
 	keys     map[string]hub.Secret // by owner; "expired" is another of goldenHost
 	ready    bool
 }
@@ -42,24 +43,6 @@ type settings struct {
 	dir          string
 	keys         map[string]hub.Secret
 	maxBytes     int64 // of the spool
-}
-
-// lockedBuffer is a log that may be read while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // faultySpool is the real spool, until it is told to fail.
@@ -101,7 +84,7 @@ func (f *fixture) Mint(_ context.Context, customer, _ string) (httpapi.Minted, e
 
 func serve(t testing.TB, change ...func(*settings)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, log: new(lockedBuffer), ready: true}
+	f := &fixture{t: t, log: new(logtest.Buffer), ready: true}
 	logger := slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s := settings{
 		http: httpapi.Options{
