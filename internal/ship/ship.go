@@ -130,9 +130,6 @@ func (s *Shipper) wait(ctx context.Context) bool {
 // deliver sends every block of a cut and moves the cursor. It tries until that
 // is done or ctx ends.
 func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
-	if err := s.retry(ctx, func(context.Context) error { return c.save(s.o.Spool) }); err != nil {
-		return err
-	}
 	before := c.Boots // deliveries note newer ones in the cut, in a map of its own
 	for _, table := range clickhouse.Tables() {
 		d := delivery{s: s, cut: c, table: table, batch: &c.batch, doubt: doubt, boot: before[table]}
