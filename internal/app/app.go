@@ -73,9 +73,9 @@ type App struct {
 	watch    *deadman.Switch
 	server   *httpapi.Server
 
-	readyAt  atomic.Pointer[time.Time] // since when reports can be accepted
-	schema   atomic.Pointer[string]    // why the schema is not in order; nil: not known yet
-	register chan struct{}             // the fleet changed: tell ClickHouse
+	readyAt   atomic.Pointer[time.Time] // since when reports can be accepted
+	dbProblem atomic.Pointer[string]    // why the database is not in order; nil: not known yet, empty: it is
+	register  chan struct{}             // the fleet changed: tell ClickHouse
 
 	failed  chan error
 	cancel  context.CancelFunc // of follow, judge and mirror

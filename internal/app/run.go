@@ -59,14 +59,14 @@ func (a *App) startDatabase(ctx context.Context) error {
 		err := a.prepareDatabase(ctx)
 		if err == nil {
 			fine := ""
-			a.schema.Store(&fine)
+			a.dbProblem.Store(&fine)
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		text := err.Error()
-		a.schema.Store(&text)
+		a.dbProblem.Store(&text)
 		if errors.Is(err, clickhouse.ErrSchema) || errors.Is(err, engine.ErrInUse) || errors.Is(err, engine.ErrPortTaken) {
 			a.fail(err)
 			return err

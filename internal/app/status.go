@@ -81,7 +81,7 @@ func (a *App) ready() (bool, any) {
 
 // databaseError says why ClickHouse takes nothing; empty when it does.
 func (a *App) databaseError() string {
-	if text := a.schema.Load(); text != nil && *text != "" {
+	if text := a.dbProblem.Load(); text != nil && *text != "" {
 		return *text
 	}
 	return a.shipper.Status().LastError

@@ -10,12 +10,12 @@ import (
 // State is what the switch says of a host.
 type State string
 
-// The states. NeverSeen is not kept: it is the absence of any report.
+// The states. Readers see "never_seen" too, for a host without any report: no
+// state is kept of it.
 const (
-	NeverSeen State = "never_seen"
-	OK        State = "ok"
-	Stale     State = "stale"
-	Down      State = "down"
+	OK    State = "ok"
+	Stale State = "stale"
+	Down  State = "down"
 )
 
 // EventType is the kind of an event.
