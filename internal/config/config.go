@@ -44,15 +44,20 @@ type Config struct {
 
 // Fleet says where identity lives.
 type Fleet struct {
-	URL             string        `yaml:"url" doc:"the fleet repository: a path, file:// (both need git on the machine), https:// or ssh://"`
-	Branch          string        `yaml:"branch" doc:"branch that the hub follows"`
-	Path            string        `yaml:"path" doc:"folder of the repository that holds fleet.yaml"`
-	Interval        time.Duration `yaml:"interval" doc:"time between pulls, minus up to 20 % jitter; SIGHUP pulls at once"`
-	IdentityFiles   []string      `yaml:"identity_files" doc:"age identities that open the sealed keys, newest first; not readable for others"`
-	CredentialsFile string        `yaml:"credentials_file" doc:"https: a token; ssh: a private key; not readable for others"`
-	KnownHostsFile  string        `yaml:"known_hosts_file" doc:"ssh: host keys to trust; empty: ~/.ssh/known_hosts"`
-	CAFile          string        `yaml:"ca_file" doc:"https: certificates to trust instead of the system's"`
-	Mint            string        `yaml:"mint" oneof:"off|branch|direct" doc:"POST /api/v1/admin/hosts: off, branch (pushes enroll/<host_id> for a pull request) or direct (pushes to the branch the hub follows)"`
+	URL                string        `yaml:"url" doc:"the fleet repository: a path, file:// (both need git on the machine), https:// or ssh://"`
+	Branch             string        `yaml:"branch" doc:"branch that the hub follows"`
+	Path               string        `yaml:"path" doc:"folder of the repository that holds fleet.yaml"`
+	Interval           time.Duration `yaml:"interval" doc:"time between pulls, minus up to 20 % jitter; SIGHUP pulls at once"`
+	IdentityFiles      []string      `yaml:"identity_files" doc:"age identities that open the sealed keys, newest first; not readable for others"`
+	CredentialsFile    string        `yaml:"credentials_file" doc:"https: a token; ssh: a private key; not readable for others"`
+	KnownHostsFile     string        `yaml:"known_hosts_file" doc:"ssh: host keys to trust; empty: ~/.ssh/known_hosts"`
+	CAFile             string        `yaml:"ca_file" doc:"https: certificates to trust instead of the system's"`
+	WebhookSecretFile  string        `yaml:"webhook_secret_file" doc:"secret of POST /api/v1/fleet/webhook, with which a git server makes the hub pull at once; empty: there is no webhook; not readable for others"`
+	AllowedSignersFile string        `yaml:"allowed_signers_file" doc:"who may sign commits, in git's format for SSH keys, with armored OpenPGP keys between the lines; empty: signatures are not required"`
+	RevokedSignersFile string        `yaml:"revoked_signers_file" doc:"keys that may not sign any more: SSH public keys or fingerprints, OpenPGP fingerprints, one a line"`
+	SigningKeyFile     string        `yaml:"signing_key_file" doc:"SSH private key with which the hub signs what it commits; needed for mint where allowed_signers_file is set; not readable for others"`
+	MaxAge             time.Duration `yaml:"max_age" doc:"the same head for longer raises fleet_frozen; 0: off"`
+	Mint               string        `yaml:"mint" oneof:"off|branch|direct" doc:"POST /api/v1/admin/hosts: off, branch (pushes enroll/<host_id> for a pull request) or direct (pushes to the branch the hub follows)"`
 }
 
 // ClickHouse says where reports live.
@@ -288,6 +293,13 @@ func (c *Config) check(doc *yamlfile.Document) []hub.Problem {
 	if c.Fleet.URL == "" {
 		wrong("fleet.url", "it is empty", "name the fleet repository; `hub fleet init` makes one")
 	}
+	if c.Fleet.MaxAge < 0 {
+		wrong("fleet.max_age", "it must not be negative", "0 switches it off")
+	}
+	if c.Fleet.Mint != "off" && c.Fleet.AllowedSignersFile != "" && c.Fleet.SigningKeyFile == "" {
+		wrong("fleet.signing_key_file", "it is empty, but fleet.mint commits and fleet.allowed_signers_file wants every commit signed",
+			"make an SSH key (ssh-keygen -t ed25519 -N ''), name it here and its public half in the allowed signers, or set fleet.mint: off")
+	}
 	if c.Ingest.MaxConnections < 1 {
 		wrong("ingest.max_connections", "it must be at least 1", "")
 	}
@@ -302,6 +314,7 @@ const minSpool = 64 << 20
 // resolvePaths makes every path absolute, from the configuration's folder.
 func (c *Config) resolvePaths(dir string) error {
 	paths := []*string{&c.DataDir, &c.Fleet.CredentialsFile, &c.Fleet.KnownHostsFile, &c.Fleet.CAFile,
+		&c.Fleet.WebhookSecretFile, &c.Fleet.AllowedSignersFile, &c.Fleet.RevokedSignersFile, &c.Fleet.SigningKeyFile,
 		&c.ClickHouse.PasswordFile, &c.ClickHouse.Embedded.Library}
 	for i := range c.Fleet.IdentityFiles {
 		paths = append(paths, &c.Fleet.IdentityFiles[i])

@@ -28,12 +28,21 @@ const (
 	HostRecovered EventType = "host_recovered"
 )
 
+// The fleet's events: they are the operators', so their CustomerID is empty.
+const (
+	FleetRejected    EventType = "fleet_rejected"     // a head with structural mistakes, or not signed as required
+	FleetRewound     EventType = "fleet_rewound"      // a head that does not descend from the commit in force
+	FleetHeld        EventType = "fleet_held"         // a head that removes more hosts than its guards allow
+	FleetFrozen      EventType = "fleet_frozen"       // the repository does not answer, or does not move
+	HostFileRejected EventType = "host_file_rejected" // one host keeps its last good record
+)
+
 // Severity returns "info", "warning" or "critical".
 func (t EventType) Severity() string {
 	switch t {
 	case HostDown:
 		return "critical"
-	case HostStale:
+	case HostStale, FleetRejected, FleetRewound, FleetHeld, FleetFrozen, HostFileRejected:
 		return "warning"
 	default:
 		return "info"
@@ -44,13 +53,13 @@ func (t EventType) Severity() string {
 type Event struct {
 	ID             string // 32 hex digits; the same whoever computes it
 	Type           EventType
-	CustomerID     string // the host's customer at At
-	HostID         string
+	CustomerID     string    // the host's customer at At; empty: the operators'
+	HostID         string    // empty where the event is about no host
 	At             time.Time // when the condition first held
 	DetectedAt     time.Time // the slot time T that found it
 	SilenceSeconds float64   // At − last report
 	Reason         string
-	Source         string // "switch"
+	Source         string // "switch" or "fleet"
 }
 
 // EventID returns the first 32 hex digits of the SHA-256 of
@@ -60,6 +69,14 @@ type Event struct {
 func EventID(t EventType, hostID string, last Position) string {
 	sum := sha256.Sum256([]byte("felhom-event/1\n" + string(t) + "\n" + hostID + "\n" +
 		last.SpoolID.String() + "\n" + strconv.FormatUint(last.Seq, 10)))
+	return hex.EncodeToString(sum[:])[:32]
+}
+
+// FleetEventID returns the first 32 hex digits of the SHA-256 of
+// "felhom-event/1\n<type>\n<subject>", where the subject names what happened
+// (a revision, a host and its blob) and no clock does.
+func FleetEventID(t EventType, subject string) string {
+	sum := sha256.Sum256([]byte("felhom-event/1\n" + string(t) + "\n" + subject))
 	return hex.EncodeToString(sum[:])[:32]
 }
 

@@ -202,11 +202,14 @@ type Problem struct {
 	File    string `json:"file"`
 	Line    int    `json:"line,omitempty"`
 	Column  int    `json:"column,omitempty"`
+	Rule    string `json:"rule,omitempty"`    // short fixed word for scripts, as "secret"; empty: none of its own
+	Warning bool   `json:"warning,omitempty"` // worth a look; the hub takes the file all the same
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
 }
 
-// String returns "file:line:column: message (hint)"; what is unknown is left out.
+// String returns "file:line:column: message (hint)", with "warning: " before the
+// message of a warning; what is unknown is left out.
 func (p Problem) String() string {
 	var b strings.Builder
 	b.WriteString(p.File)
@@ -216,7 +219,11 @@ func (p Problem) String() string {
 			fmt.Fprintf(&b, ":%d", p.Column)
 		}
 	}
-	b.WriteString(": " + p.Message)
+	b.WriteString(": ")
+	if p.Warning {
+		b.WriteString("warning: ")
+	}
+	b.WriteString(p.Message)
 	if p.Hint != "" {
 		b.WriteString(" (" + p.Hint + ")")
 	}
