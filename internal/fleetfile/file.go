@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -17,24 +19,21 @@ import (
 	"felhom.eu/hub/internal/yamlfile"
 )
 
-// file is what the first stage knows of one file: at most one of fleet,
-// customer and host is set, all nil where nothing could be read.
+// file is what is known of one file: once it is read, at most one of fleet,
+// customer and host is set, all nil where nothing could be made of it.
 type file struct {
 	name     string
+	blob     string // git's id of the content; empty: not known
+	read     bool
+	tooLarge bool
 	fleet    *hub.FleetSpec
 	customer *hub.Customer
 	host     *hub.Host
 	problems []hub.Problem
 
-	named   yamlfile.Position // metadata.name
-	monitor yamlfile.Position // spec.monitor
-	keys    []keyPlace        // as the owner's Keys
-}
-
-// keyPlace is where a key stands, and what its ciphertext is.
-type keyPlace struct {
-	at     yamlfile.Position
-	sealed [sha256.Size]byte
+	// seals are the digests of the ciphertexts, as the owner's Keys: what tells
+	// keys apart that were not opened. With an opener there are none.
+	seals [][sha256.Size]byte
 }
 
 // reader parses one file.
@@ -44,13 +43,13 @@ type reader struct {
 	doc *yamlfile.Document
 }
 
-func (s *stage) parse(name string, data []byte) *file {
-	r := reader{stage: s, file: &file{name: name}}
-	r.doc, r.problems = yamlfile.Parse(name, data, maxFileBytes)
+func (s *stage) parse(f *file, data []byte) {
+	r := reader{stage: s, file: f}
+	r.doc, r.problems = yamlfile.Parse(f.name, data, maxFileBytes)
 	if r.doc == nil {
-		return r.file
+		return
 	}
-	switch role, _, _ := placeOf(name); role {
+	switch role, _, _ := placeOf(f.name); role {
 	case hostRole:
 		r.readHost()
 	case customerRole:
@@ -58,8 +57,6 @@ func (s *stage) parse(name string, data []byte) *file {
 	default:
 		r.readFleet()
 	}
-	r.named, r.monitor = r.doc.Position("metadata.name"), r.doc.Position("spec.monitor")
-	return r.file
 }
 
 func (r *reader) decode(into any) { r.problems = append(r.problems, r.doc.Decode(into)...) }
@@ -84,15 +81,56 @@ func (r *reader) readHost() {
 	r.checkObject("spec.desired", f.Spec.Desired)
 	r.checkObject("spec.drRecord", f.Spec.DRRecord)
 	h := &hub.Host{
-		ID: id, Customer: folder, DisplayName: f.Spec.DisplayName, Labels: f.Metadata.Labels,
-		Lifecycle: hub.Lifecycle(f.Spec.State), Monitor: r.thresholds(f.Spec.Monitor),
-		Desired: f.Spec.Desired, DRRecord: f.Spec.DRRecord, File: r.name,
-	}
-	if f.Spec.State == "" {
-		h.Lifecycle = hub.Active
+		ID: id, Customer: folder, DisplayName: f.Spec.DisplayName, Labels: r.labels.share(f.Metadata.Labels),
+		Lifecycle: lifecycle(f.Spec.State), Monitor: r.thresholds(f.Spec.Monitor),
+		Desired: f.Spec.Desired, DRRecord: f.Spec.DRRecord, File: r.name, Blob: r.blob,
 	}
 	h.Keys = r.readKeys(hub.HostOwner(id), f.Spec.Keys, h.Lifecycle != hub.Retired)
 	r.host = h
+}
+
+// lifecycle is one of the constants where it can be: a fleet of 100,000 hosts
+// need not hold as many copies of "active".
+func lifecycle(state string) hub.Lifecycle {
+	switch l := hub.Lifecycle(state); l {
+	case "", hub.Active:
+		return hub.Active
+	case hub.Paused:
+		return hub.Paused
+	case hub.Retired:
+		return hub.Retired
+	default:
+		return l // reported by Decode
+	}
+}
+
+// labelSets shares equal sets of labels between hosts: most hosts of a fleet
+// have one of a few.
+type labelSets struct {
+	mu    sync.Mutex
+	known map[string]map[string]string
+}
+
+const maxLabelSets = 10_000
+
+func (s *labelSets) share(labels map[string]string) map[string]string {
+	if len(labels) == 0 {
+		return nil
+	}
+	var name strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		fmt.Fprintf(&name, "%q%q", key, labels[key])
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known, ok := s.known[name.String()]; ok {
+		return known
+	}
+	if s.known == nil || len(s.known) >= maxLabelSets {
+		s.known = map[string]map[string]string{}
+	}
+	s.known[name.String()] = labels
+	return labels
 }
 
 func (r *reader) readCustomer() {
@@ -124,7 +162,8 @@ func (r *reader) readFleet() {
 	}
 	r.fleet = &hub.FleetSpec{
 		Name: f.Metadata.Name, Monitor: r.thresholds(f.Spec.Monitor),
-		Keys: r.readKeys(hub.FleetOwner(), f.Spec.Keys, true),
+		Keys:         r.readKeys(hub.FleetOwner(), f.Spec.Keys, true),
+		AllowRemoval: f.Spec.Guards.AllowRemoval,
 	}
 }
 
@@ -191,7 +230,7 @@ func (r *reader) thresholds(m *Monitor) hub.Thresholds {
 
 // readKeys checks the keys of a file and opens them, where it can and should.
 func (r *reader) readKeys(owner hub.Owner, keys []Key, open bool) []hub.Key {
-	var out []hub.Key
+	out := make([]hub.Key, 0, len(keys))
 	first := make(map[string]int, len(keys))
 	for i, k := range keys {
 		at := fmt.Sprintf("spec.keys[%d]", i)
@@ -217,7 +256,9 @@ func (r *reader) readKeys(owner hub.Owner, keys []Key, open bool) []hub.Key {
 			}
 		}
 		out = append(out, key)
-		r.keys = append(r.keys, keyPlace{at: r.doc.Position(at + ".id"), sealed: sha256.Sum256([]byte(strings.TrimSpace(k.Sealed)))})
+		if r.opener == nil {
+			r.seals = append(r.seals, sha256.Sum256([]byte(strings.TrimSpace(k.Sealed))))
+		}
 	}
 	return out
 }

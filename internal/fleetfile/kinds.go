@@ -89,12 +89,12 @@ type FleetFile struct {
 type FleetSpec struct {
 	Monitor *Monitor `yaml:"monitor,omitempty" doc:"Lengths of silence for all hosts."`
 	Keys    []Key    `yaml:"keys" doc:"Global keys: bound to no host, they may enroll hosts."`
-	Guards  Guards   `yaml:"guards,omitempty" doc:"What will keep a mistaken commit from harm; read and checked, not in force yet."`
+	Guards  Guards   `yaml:"guards,omitempty" doc:"What keeps a mistaken commit from harm."`
 }
 
 // Guards are limits that a commit has to lift before it may do more.
 type Guards struct {
-	AllowRemoval int `yaml:"allowRemoval" doc:"How many hosts a commit may remove when these are more than 10 % of all (and at least 3). Not in force yet: for now any number is applied."`
+	AllowRemoval int `yaml:"allowRemoval" doc:"How many hosts a commit may remove or retire when these are more than 10 % of all, and at least 3: until this says so, such a commit is held. Put it back to 0 afterwards."`
 }
 
 // Monitor holds the lengths of silence.

@@ -1,11 +1,17 @@
 // Package fleetfile reads a fleet folder: files in, a [hub.Fleet] out, or every
 // mistake of every file with its place.
 //
-// It works in two stages. The first looks at one file by itself: parse, check,
-// open its seals; what it finds depends on nothing but the file's path and
-// bytes and the keys it is opened with. The second looks at the whole: what
-// stands twice, what is missing, what contradicts. The linter is the loader:
-// `hub fleet validate` calls the same Load as the hub.
+// It works in three steps. The shape of the folder: which files there are, and
+// what must not be there. Each file by itself: parse, check, open its seals;
+// what is found depends on nothing but the file's path and bytes and the keys it
+// is opened with, so a [Loader] remembers it by the content's id in git and
+// reads only what changed. The whole: what stands twice, what is missing, what
+// contradicts.
+//
+// A mistake inside one host's file costs that host alone, which keeps its last
+// good record; any other costs the commit. For people who write the files both
+// are mistakes: [Load], which `hub fleet validate` calls, is the same loader
+// without that mercy.
 package fleetfile
 
 import (
@@ -13,9 +19,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -54,122 +58,116 @@ type Options struct {
 // against recipients.txt, and the keys of the fleet have no digests: nobody can
 // use them. With one, every seal of a host that is not retired must open.
 func Load(fsys fs.FS, opener Opener, opts Options) (*hub.Fleet, []hub.Problem, error) {
-	tree, problems, err := scan(fsys)
-	if err != nil || len(problems) > 0 && tree == nil {
-		return nil, problems, err
+	loaded, err := NewLoader(opener, opts.Base).Load(fsys, Request{Revision: opts.Revision, Strict: true})
+	return loaded.Fleet, loaded.Problems, err
+}
+
+// Loader reads one commit's fleet folder after another's. It remembers what it
+// made of each file, and shares the records of hosts between fleets: a host whose
+// file did not change is the same *hub.Host in both. It is not safe for
+// concurrent use.
+type Loader struct {
+	opener   Opener
+	base     hub.Thresholds
+	sections map[string]*section // of the folder read last, by path
+	labels   labelSets
+}
+
+// NewLoader makes a Loader that has read nothing; base are the thresholds where
+// the fleet names none. For opener see [Load].
+func NewLoader(opener Opener, base hub.Thresholds) *Loader {
+	return &Loader{opener: opener, base: base}
+}
+
+// Request says which fleet to read, and where last good records come from.
+type Request struct {
+	Revision string // the commit that the folder belongs to
+	Strict   bool   // mistakes of a host's file are mistakes of the whole
+
+	// InForce is the fleet whose records stand in for those of bad host files.
+	// Where it is nil, Kept names their blobs by the path that they had in the
+	// folder, and the file system reads them (Blob(id string) ([]byte, error)).
+	InForce *hub.Fleet
+	Kept    map[string]string
+}
+
+// Loaded is what was read.
+type Loaded struct {
+	Fleet    *hub.Fleet        // nil where there are Problems
+	Problems []hub.Problem     // for which the commit must not be used; sorted
+	Hosts    []hub.Problem     // of host files; their hosts have their last good record, if any; sorted
+	Kept     map[string]string // of those records the blobs, by path: the Request.Kept of a restart
+}
+
+// Load reads the fleet folder fsys. The error is for what is not the folder's
+// mistake: it could not be read.
+func (l *Loader) Load(fsys fs.FS, r Request) (Loaded, error) {
+	sections, problems, err := l.scan(fsys)
+	if err != nil || sections == nil {
+		return Loaded{Problems: problems}, err
 	}
-	s := stage{fsys: fsys, opener: opener}
+	s := stage{fsys: fsys, opener: l.opener, labels: &l.labels}
 	recipients, recipientProblems, err := s.readRecipients()
 	if err != nil {
-		return nil, nil, err
+		return Loaded{}, err
 	}
-	problems = append(problems, recipientProblems...)
 	s.recipients = recipients
-
-	files, err := s.all(tree)
-	if err != nil {
-		return nil, nil, err
+	if err := s.all(sections); err != nil {
+		return Loaded{}, err
 	}
-	for _, f := range files {
-		problems = append(problems, f.problems...)
-	}
-	w := whole{base: opts.Base, sealsOpened: opener != nil}
-	spec, wholeProblems := w.check(files)
-	if problems = append(problems, wholeProblems...); len(problems) > 0 {
-		yamlfile.Sort(problems)
-		return nil, problems, nil
-	}
-	spec.Revision = opts.Revision
-	fleet, err := hub.NewFleet(spec)
-	return fleet, nil, err
+	l.sections = sections
+	w := whole{stage: &s, base: l.base, request: r, problems: append(problems, recipientProblems...)}
+	return w.load(sections)
 }
 
-// scan walks the folder and returns the files to read, by their paths in order.
-// The list is nil where there are too many.
-func scan(fsys fs.FS) (files []string, problems []hub.Problem, err error) {
-	files = []string{}
-	count := 0
-	folded := make(map[string]string)
-	errTooMany := errors.New("too many files")
-	err = fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || name == "." {
-			return err
-		}
-		if count++; count > maxFiles {
-			return errTooMany
-		}
-		if entry.IsDir() && path.Base(name) == ".git" {
-			return fs.SkipDir
-		}
-		report := func(message, hint string) {
-			problems = append(problems, hub.Problem{File: name, Message: message, Hint: hint})
-		}
-		lower := strings.ToLower(name)
-		if other, twice := folded[lower]; twice {
-			report("differs from "+other+" only in case", "some file systems cannot hold both")
-		}
-		folded[lower] = name
-		if !entry.IsDir() && !entry.Type().IsRegular() {
-			report("neither a file nor a folder: links and submodules are not followed", "")
-			return nil
-		}
-		if entry.IsDir() {
-			return nil
-		}
-		switch role, message, hint := placeOf(name); role {
-		case misplaced:
-			report(message, hint)
-		case fleetRole, customerRole, hostRole:
-			files = append(files, name)
-		}
-		return nil
-	})
-	if errors.Is(err, errTooMany) {
-		return nil, []hub.Problem{{File: ".", Message: fmt.Sprintf("more than %d files and folders", maxFiles)}}, nil
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	return files, problems, nil
-}
-
-// stage is the first stage: one file by itself.
+// stage is the second step: one file by itself.
 type stage struct {
 	fsys       fs.FS
 	opener     Opener
 	recipients []seal.Recipient
+	labels     *labelSets
 }
 
-// all reads the files, several at a time.
-func (s *stage) all(names []string) ([]*file, error) {
-	files := make([]*file, len(names))
-	errs := make([]error, len(names))
+// all reads the files that are not known yet, several at a time.
+func (s *stage) all(sections map[string]*section) error {
+	var unread []*file
+	for _, section := range sections {
+		for _, f := range section.files {
+			if !f.read {
+				unread = append(unread, f)
+			}
+		}
+	}
+	errs := make([]error, len(unread))
 	var next atomic.Int64
 	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(names)) {
+	for range min(runtime.GOMAXPROCS(0), len(unread)) {
 		workers.Go(func() {
 			for {
 				i := int(next.Add(1)) - 1
-				if i >= len(names) {
+				if i >= len(unread) {
 					return
 				}
-				files[i], errs[i] = s.read(names[i])
+				errs[i] = s.read(unread[i])
 			}
 		})
 	}
 	workers.Wait()
-	return files, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-func (s *stage) read(name string) (*file, error) {
-	data, problem, err := readFile(s.fsys, name)
+func (s *stage) read(f *file) error {
+	data, problem, err := readFile(s.fsys, f.name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if problem != nil {
-		return &file{name: name, problems: []hub.Problem{*problem}}, nil
+		f.tooLarge, f.problems = true, []hub.Problem{*problem}
+	} else {
+		s.parse(f, data)
 	}
-	return s.parse(name, data), nil
+	f.read = true
+	return nil
 }
 
 func (s *stage) readRecipients() ([]seal.Recipient, []hub.Problem, error) {
@@ -184,6 +182,20 @@ func (s *stage) readRecipients() ([]seal.Recipient, []hub.Problem, error) {
 	}
 	recipients, problems := seal.ParseRecipients(RecipientsPath, data)
 	return recipients, problems, nil
+}
+
+// position returns where the value at path stands in a file, which is read again
+// for it: positions are asked for only when something is wrong.
+func (s *stage) position(name, path string) yamlfile.Position {
+	data, problem, err := readFile(s.fsys, name)
+	if err != nil || problem != nil {
+		return yamlfile.Position{}
+	}
+	doc, _ := yamlfile.Parse(name, data, maxFileBytes)
+	if doc == nil {
+		return yamlfile.Position{}
+	}
+	return doc.Position(path)
 }
 
 // readFile returns the file's content, or the problem that it is too large,

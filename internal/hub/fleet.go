@@ -3,7 +3,6 @@ package hub
 import (
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,6 +46,7 @@ type Host struct {
 	Desired     []byte // inert JSON; no code path leads from here to an agent
 	DRRecord    []byte // inert JSON
 	File        string // path within the fleet folder
+	Blob        string // git's id of the content it was read from; empty: from a plain folder
 }
 
 // Customer owns hosts.
@@ -67,6 +67,8 @@ type FleetSpec struct {
 	Keys      []Key // global keys
 	Customers []*Customer
 	Hosts     []*Host
+
+	AllowRemoval int // guards.allowRemoval; see RemovalHeld
 }
 
 // Fleet is the whole register at one revision. It is immutable: readers share
@@ -75,7 +77,8 @@ type Fleet struct {
 	spec      FleetSpec
 	hosts     map[string]*Host
 	customers map[string]*Customer
-	keys      map[Digest]Key
+	keys      map[Digest]*Key // of the owners' own lists
+	enrolled  int
 }
 
 // NewFleet indexes spec, which it owns from then on. It fails on what cannot be
@@ -88,7 +91,7 @@ func NewFleet(spec FleetSpec) (*Fleet, error) {
 		spec:      spec,
 		hosts:     make(map[string]*Host, len(spec.Hosts)),
 		customers: make(map[string]*Customer, len(spec.Customers)),
-		keys:      make(map[Digest]Key, len(spec.Hosts)),
+		keys:      make(map[Digest]*Key, len(spec.Hosts)),
 	}
 	slices.SortFunc(f.spec.Hosts, func(a, b *Host) int { return strings.Compare(a.ID, b.ID) })
 	slices.SortFunc(f.spec.Customers, func(a, b *Customer) int { return strings.Compare(a.Name, b.Name) })
@@ -123,11 +126,13 @@ func (f *Fleet) addHost(h *Host) error {
 	if h.Lifecycle == Retired {
 		return nil
 	}
+	f.enrolled++
 	return f.addKeys(h.Keys)
 }
 
 func (f *Fleet) addKeys(keys []Key) error {
-	for _, k := range keys {
+	for i := range keys {
+		k := &keys[i]
 		if k.Digest == (Digest{}) {
 			continue // read without an identity: nobody can use it
 		}
@@ -166,9 +171,20 @@ func (f *Fleet) Customer(name string) (*Customer, bool) {
 // Key returns the key with this digest. Whether it is valid now is for the
 // caller to ask (Key.ValidAt).
 func (f *Fleet) Key(d Digest) (Key, bool) {
-	k, ok := f.keys[d]
-	return k, ok
+	if k, ok := f.keys[d]; ok {
+		return *k, true
+	}
+	return Key{}, false
 }
+
+// Keys returns the global keys.
+func (f *Fleet) Keys() []Key { return f.spec.Keys }
+
+// Monitor returns the thresholds of the whole fleet, as written.
+func (f *Fleet) Monitor() Thresholds { return f.spec.Monitor }
+
+// AllowRemoval returns how many hosts the commit may remove; see RemovalHeld.
+func (f *Fleet) AllowRemoval() int { return f.spec.AllowRemoval }
 
 // Hosts yields every host in the order of ids, retired ones included.
 func (f *Fleet) Hosts() iter.Seq[*Host] { return slices.Values(f.spec.Hosts) }
@@ -177,15 +193,7 @@ func (f *Fleet) Hosts() iter.Seq[*Host] { return slices.Values(f.spec.Hosts) }
 func (f *Fleet) Customers() iter.Seq[*Customer] { return slices.Values(f.spec.Customers) }
 
 // Len returns the number of hosts that are not retired.
-func (f *Fleet) Len() int {
-	n := 0
-	for h := range maps.Values(f.hosts) {
-		if h.Lifecycle != Retired {
-			n++
-		}
-	}
-	return n
-}
+func (f *Fleet) Len() int { return f.enrolled }
 
 // Thresholds returns what holds for h: its own, else its customer's, else the
 // fleet's, else base.
