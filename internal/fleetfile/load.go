@@ -95,8 +95,17 @@ type Request struct {
 type Loaded struct {
 	Fleet    *hub.Fleet        // nil where there are Problems
 	Problems []hub.Problem     // for which the commit must not be used; sorted
-	Hosts    []hub.Problem     // of host files; their hosts have their last good record, if any; sorted
+	Bad      []BadFile         // host files whose hosts have their last good record, if any; by name
 	Kept     map[string]string // of those records the blobs, by path: the Request.Kept of a restart
+}
+
+// BadFile is a host's file with mistakes.
+type BadFile struct {
+	Name     string
+	HostID   string
+	Blob     string        // git's id of the content; empty: from a plain folder
+	Kept     bool          // the host has its last good record; else it is not in the fleet
+	Problems []hub.Problem // sorted
 }
 
 // Load reads the fleet folder fsys. The error is for what is not the folder's
@@ -138,6 +147,7 @@ func (s *stage) all(sections map[string]*section) error {
 			}
 		}
 	}
+	unread = s.fastest(unread)
 	errs := make([]error, len(unread))
 	var next atomic.Int64
 	var workers sync.WaitGroup
@@ -154,6 +164,24 @@ func (s *stage) all(sections map[string]*section) error {
 	}
 	workers.Wait()
 	return errors.Join(errs...)
+}
+
+// fastest puts files in the order in which the file system reads them fastest,
+// where it knows one.
+func (s *stage) fastest(files []*file) []*file {
+	fsys, ok := s.fsys.(interface{ ReadOrder(ids []string) []int })
+	if !ok {
+		return files
+	}
+	ids := make([]string, len(files))
+	for i, f := range files {
+		ids[i] = f.blob
+	}
+	sorted := make([]*file, 0, len(files))
+	for _, i := range fsys.ReadOrder(ids) {
+		sorted = append(sorted, files[i])
+	}
+	return sorted
 }
 
 func (s *stage) read(f *file) error {

@@ -24,13 +24,8 @@ type whole struct {
 	customers map[string]*hub.Customer // by folder; nil: unreadable, but there
 	files     map[string]*file         // customers' and the fleet's own, by name
 	problems  []hub.Problem            // for which the commit must not be used
-	hostFaults
-}
-
-// hostFaults are the mistakes of host files that cost their hosts alone.
-type hostFaults struct {
-	faults []hub.Problem
-	kept   map[string]string
+	bad       []BadFile
+	kept      map[string]string
 }
 
 // load puts the fleet together and finds what is wrong with it as a whole.
@@ -42,13 +37,8 @@ func (w *whole) load(sections map[string]*section) (Loaded, error) {
 	}
 	w.customersMissing()
 	w.keysTwice()
-	if w.request.Strict {
-		w.problems = append(w.problems, w.faults...)
-		w.faults = nil
-	}
 	yamlfile.Sort(w.problems)
-	yamlfile.Sort(w.faults)
-	loaded := Loaded{Problems: w.problems, Hosts: w.faults, Kept: w.kept}
+	loaded := Loaded{Problems: w.problems, Bad: w.bad, Kept: w.kept}
 	if len(w.problems) > 0 {
 		return loaded, nil
 	}
@@ -132,21 +122,15 @@ func (w *whole) chooseHosts() error {
 		if f.host != nil {
 			problems = slices.Concat(problems, w.hostThresholds(f.host))
 		}
-		switch {
-		case f.tooLarge:
-			w.problems = append(w.problems, problems...)
-		case len(problems) == 0:
-			w.spec.Hosts = append(w.spec.Hosts, f.host)
-		case w.request.Strict:
-			w.faults = append(w.faults, problems...)
-			if f.host != nil {
-				w.spec.Hosts = append(w.spec.Hosts, f.host)
-			}
-		default:
-			w.faults = append(w.faults, problems...)
+		if len(problems) > 0 && !w.request.Strict && !f.tooLarge {
 			if err := w.keep(f, problems); err != nil {
 				return err
 			}
+			continue
+		}
+		w.problems = append(w.problems, problems...)
+		if f.host != nil {
+			w.spec.Hosts = append(w.spec.Hosts, f.host)
 		}
 	}
 	return nil
@@ -155,12 +139,17 @@ func (w *whole) chooseHosts() error {
 // keep takes the last good record of the host that a bad file is about.
 func (w *whole) keep(f *file, problems []hub.Problem) error {
 	last, err := w.lastGood(idOf(f.name))
-	if last == nil || err != nil {
+	if err != nil {
 		return err
 	}
-	if len(w.hostThresholds(last)) > 0 {
+	if last != nil && len(w.hostThresholds(last)) > 0 {
 		// What changed above the host is at fault, and there is no good record.
 		w.problems = append(w.problems, problems...)
+		return nil
+	}
+	yamlfile.Sort(problems)
+	w.bad = append(w.bad, BadFile{Name: f.name, HostID: idOf(f.name), Blob: f.blob, Kept: last != nil, Problems: problems})
+	if last == nil {
 		return nil
 	}
 	w.spec.Hosts = append(w.spec.Hosts, last)

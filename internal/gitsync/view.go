@@ -46,6 +46,7 @@ func (r *Repo) View(commit Hash, path string, read func(fs.FS) error) error {
 	}
 	t := &tree{
 		st:      st,
+		dir:     r.opts.Dir,
 		damaged: func() { r.damaged.Store(true) },
 		root:    entry{name: ".", mode: filemode.Dir, hash: c.TreeHash},
 		dirs:    make(map[plumbing.Hash][]entry),
@@ -76,6 +77,7 @@ var _ interface {
 
 // tree is the fs.FS of one folder of one commit.
 type tree struct {
+	dir     string // of the repository
 	root    entry
 	damaged func() // called when an object cannot be read
 

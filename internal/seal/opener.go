@@ -18,12 +18,16 @@ type Opener struct {
 	identities []Identity
 
 	mu     sync.Mutex
-	opened map[[sha256.Size]byte]hub.Digest
+	opened digests
+	read   digests // from a cache file, and not asked for yet
+	fresh  int     // opened by an identity since the cache was written
 }
+
+type digests map[[sha256.Size]byte]hub.Digest
 
 // NewOpener makes an Opener; the identities are tried in their order.
 func NewOpener(identities []Identity) *Opener {
-	return &Opener{identities: identities, opened: make(map[[sha256.Size]byte]hub.Digest)}
+	return &Opener{identities: identities, opened: digests{}}
 }
 
 // Open returns the digest of the key sealed in armored, which must be key keyID
@@ -34,7 +38,7 @@ func (o *Opener) Open(owner hub.Owner, keyID, armored string) (hub.Digest, error
 	// is not found, and judged anew.
 	place := sha256.Sum256([]byte(owner.String() + "\n" + keyID + "\n" + armored))
 	o.mu.Lock()
-	digest, known := o.opened[place]
+	digest, known := o.known(place)
 	o.mu.Unlock()
 	if known {
 		return digest, nil
@@ -51,9 +55,26 @@ func (o *Opener) Open(owner hub.Owner, keyID, armored string) (hub.Digest, error
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.fresh++
+	o.keep(place, digest)
+	return digest, nil
+}
+
+func (o *Opener) known(place [sha256.Size]byte) (hub.Digest, bool) {
+	digest, ok := o.opened[place]
+	if ok {
+		return digest, true
+	}
+	if digest, ok = o.read[place]; ok {
+		delete(o.read, place)
+		o.keep(place, digest)
+	}
+	return digest, ok
+}
+
+func (o *Opener) keep(place [sha256.Size]byte, digest hub.Digest) {
 	if len(o.opened) >= maxCached {
 		clear(o.opened) // what is still in use comes back with the next read
 	}
 	o.opened[place] = digest
-	return digest, nil
 }
