@@ -16,6 +16,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
@@ -39,15 +40,28 @@ func (r *Repo) View(commit Hash, path string, read func(fs.FS) error) error {
 	// loose objects may be read once, and the packs stay open.
 	st := openStorage(r.opts.Dir, filesystem.Options{KeepDescriptors: true, ExclusiveAccess: true})
 	defer st.Close()
+	t, err := treeOf(st, r.opts.Dir, commit, path, func() { r.damaged.Store(true) })
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: set fleet.path to the folder that holds fleet.yaml, or put it back", err)
+	}
+	if err != nil {
+		return err
+	}
+	return read(t)
+}
+
+// treeOf returns the file system of the folder at path of a commit; dir is the
+// repository's.
+func treeOf(st storer.EncodedObjectStorer, dir string, commit Hash, path string, damaged func()) (*tree, error) {
 	c, err := object.GetCommit(st, commit.plumbing())
 	if err != nil {
-		r.damaged.Store(true)
-		return fmt.Errorf("commit %s: %w", commit.Short(), err)
+		damaged()
+		return nil, fmt.Errorf("commit %s: %w", commit.Short(), err)
 	}
 	t := &tree{
 		st:      st,
-		dir:     r.opts.Dir,
-		damaged: func() { r.damaged.Store(true) },
+		dir:     dir,
+		damaged: damaged,
 		root:    entry{name: ".", mode: filemode.Dir, hash: c.TreeHash},
 		dirs:    make(map[plumbing.Hash][]entry),
 	}
@@ -56,17 +70,13 @@ func (r *Repo) View(commit Hash, path string, read func(fs.FS) error) error {
 	}
 	root, err := t.lookup("open", path)
 	if err != nil {
-		hint := ""
-		if errors.Is(err, fs.ErrNotExist) {
-			hint = ": set fleet.path to the folder that holds fleet.yaml, or put it back"
-		}
-		return fmt.Errorf("commit %s: %w%s", commit.Short(), err, hint)
+		return nil, fmt.Errorf("commit %s: %w", commit.Short(), err)
 	}
 	if root.mode != filemode.Dir {
-		return fmt.Errorf("commit %s: %s is not a folder", commit.Short(), path)
+		return nil, fmt.Errorf("commit %s: %s is not a folder", commit.Short(), path)
 	}
 	t.root = entry{name: ".", mode: filemode.Dir, hash: root.hash}
-	return read(t)
+	return t, nil
 }
 
 var _ interface {
@@ -82,7 +92,7 @@ type tree struct {
 	damaged func() // called when an object cannot be read
 
 	mu   sync.Mutex // go-git's storage is not safe for concurrent reads
-	st   *filesystem.Storage
+	st   storer.EncodedObjectStorer
 	dirs map[plumbing.Hash][]entry // decoded, sorted by name
 }
 
@@ -177,7 +187,7 @@ func (t *tree) content(e entry) ([]byte, error) {
 	return data, nil
 }
 
-func blob(st *filesystem.Storage, h plumbing.Hash) (data []byte, err error) {
+func blob(st storer.EncodedObjectStorer, h plumbing.Hash) (data []byte, err error) {
 	obj, err := st.EncodedObject(plumbing.BlobObject, h)
 	if err != nil {
 		return nil, err
