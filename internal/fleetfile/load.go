@@ -135,6 +135,7 @@ type stage struct {
 	opener     Opener
 	recipients []seal.Recipient
 	labels     *labelSets
+	trusted    bool // without an opener, seals are taken as they are
 }
 
 // all reads the files that are not known yet, several at a time.
