@@ -1,7 +1,8 @@
 // Command hub is the Felhom hub and everything one does with it: it serves
 // agents and analysts, and it is the operator's tool for the fleet repository.
 //
-// Exit status: 0 fine, 1 failed, 2 wrong use.
+// Exit status: 0 fine, 1 failed, 2 wrong use; a command that has others says so
+// in its help.
 package main
 
 import (
@@ -43,6 +44,9 @@ func run(ctx context.Context, root *cobra.Command) int {
 	if err == nil {
 		return 0
 	}
+	if status, ok := errors.AsType[exitStatus](err); ok {
+		return int(status)
+	}
 	tell(root.ErrOrStderr(), err)
 	if began && !errors.As(err, new(wrongUse)) {
 		return exitFailed
@@ -67,6 +71,12 @@ func onBegin(cmd *cobra.Command, f func()) {
 
 // wrongUse is a mistake in the command line that cobra cannot see.
 type wrongUse struct{ error }
+
+// exitStatus is returned by a command that has said all, to end with a status of
+// its own.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // tell prints an error for people: what is wrong and what to do next.
 func tell(w io.Writer, err error) {
