@@ -107,6 +107,7 @@ func (a *App) prepareDatabase(ctx context.Context) error {
 
 // syncRegister writes each fleet that comes into force to ClickHouse.
 func (a *App) syncRegister(ctx context.Context) {
+	register := clickhouse.NewRegister(a.db)
 	for {
 		select {
 		case <-a.register:
@@ -114,7 +115,7 @@ func (a *App) syncRegister(ctx context.Context) {
 			return
 		}
 		for wait := minRetry; ; wait = min(2*wait, maxRetry) {
-			err := a.db.SyncFleet(ctx, a.roster.Current(), a.roster.Status().AppliedAt, a.thresholds())
+			err := register.Sync(ctx, a.roster.Current(), a.roster.Status().AppliedAt, a.thresholds())
 			if err == nil {
 				break
 			}

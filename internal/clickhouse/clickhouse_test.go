@@ -219,7 +219,7 @@ func TestHostsAndGuestsShowTheNewestReport(t *testing.T) {
 		&hub.Host{ID: "acme-1", Customer: "acme", DisplayName: "one", Lifecycle: hub.Active, Labels: map[string]string{"site": "berlin"}, Desired: []byte(`{"cores":4}`)},
 		&hub.Host{ID: "acme-2", Customer: "acme", Lifecycle: hub.Paused},
 		&hub.Host{ID: "acme-3", Customer: "acme", Lifecycle: hub.Retired})
-	if err := db.SyncFleet(t.Context(), f, epoch, base); err != nil {
+	if err := clickhouse.NewRegister(db).Sync(t.Context(), f, epoch, base); err != nil {
 		t.Fatal(err)
 	}
 	insert(t, db, "newer", report(7, epoch.Add(time.Minute), "acme-1", hub.Guest{VMID: 102, Status: "stopped"}), report(8, epoch, "acme-3"))
@@ -265,13 +265,13 @@ func TestHostsAndGuestsShowTheNewestReport(t *testing.T) {
 	}
 }
 
-func TestSyncFleetWritesOnlyChanges(t *testing.T) {
+func TestRegisterWritesOnlyChanges(t *testing.T) {
 	db, conn := open(t)
 	first := fleet(t, &hub.Host{ID: "acme-1", Customer: "acme", Lifecycle: hub.Active, Labels: map[string]string{"a": "1", "b": "2"}},
 		&hub.Host{ID: "acme-2", Customer: "acme", Lifecycle: hub.Active})
 	sync := func(f *hub.Fleet) {
 		t.Helper()
-		if err := db.SyncFleet(t.Context(), f, epoch, base); err != nil {
+		if err := clickhouse.NewRegister(db).Sync(t.Context(), f, epoch, base); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -302,7 +302,7 @@ func TestCandidates(t *testing.T) {
 		&hub.Host{ID: "acme-1", Customer: "acme", Lifecycle: hub.Active},
 		&hub.Host{ID: "acme-2", Customer: "acme", Lifecycle: hub.Paused},
 		&hub.Host{ID: "acme-never", Customer: "acme", Lifecycle: hub.Active})
-	if err := db.SyncFleet(t.Context(), f, epoch, base); err != nil {
+	if err := clickhouse.NewRegister(db).Sync(t.Context(), f, epoch, base); err != nil {
 		t.Fatal(err)
 	}
 	insert(t, db, "a", report(1, epoch, "acme-1"), report(2, epoch, "acme-2"), report(3, epoch, "acme-unknown"))
@@ -402,11 +402,11 @@ func TestPermanentTellsAnswersFromFaults(t *testing.T) {
 
 // A server that was killed while it wrote may hold the mark of a block that it
 // does not have; the register is written all the same.
-func TestSyncFleetIsNotSwallowedByAMarkOfALostBlock(t *testing.T) {
+func TestRegisterIsNotSwallowedByAMarkOfALostBlock(t *testing.T) {
 	db, conn := open(t)
 	f := fleet(t, &hub.Host{ID: "acme-1", Customer: "acme", Lifecycle: hub.Active})
 	for range 2 {
-		if err := db.SyncFleet(t.Context(), f, epoch, base); err != nil {
+		if err := clickhouse.NewRegister(db).Sync(t.Context(), f, epoch, base); err != nil {
 			t.Fatal(err)
 		}
 		if n := one[uint64](t, conn, "SELECT count() FROM hosts"); n != 1 {
@@ -441,7 +441,7 @@ func TestTimesThatAgentsInvent(t *testing.T) {
 // A session's own setting does not change what the views say.
 func TestViewsUnderJoinUseNulls(t *testing.T) {
 	db, conn := open(t)
-	if err := db.SyncFleet(t.Context(), fleet(t, &hub.Host{ID: "acme-1", Customer: "acme", Lifecycle: hub.Active}), epoch, base); err != nil {
+	if err := clickhouse.NewRegister(db).Sync(t.Context(), fleet(t, &hub.Host{ID: "acme-1", Customer: "acme", Lifecycle: hub.Active}), epoch, base); err != nil {
 		t.Fatal(err)
 	}
 	if s := one[string](t, conn, "SELECT state FROM hosts SETTINGS join_use_nulls = 1"); s != "never_seen" {

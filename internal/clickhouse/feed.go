@@ -17,31 +17,39 @@ const (
 
 	guestLastValues = `max((received_at, spool_seq)) AS last_seen_at,
     argMaxState(CAST((name, toString(status), toString(controller_version)), 'Tuple(name String, status String, controller_version String)'), (received_at, spool_seq)) AS latest`
+
+	keyLastValues = `max(received_at) AS last_used_at`
 )
 
-var feedValues = strings.NewReplacer("{{host_last_values}}", hostLastValues, "{{guest_last_values}}", guestLastValues)
+// fragments are the texts that the schema shares with the code.
+var fragments = strings.NewReplacer(
+	"{{host_last_values}}", hostLastValues, "{{guest_last_values}}", guestLastValues, "{{key_last_values}}", keyLastValues,
+	"{{key_uses}}", keyUses)
 
-// feeds says, for a table with a latest-state table behind it, which one, what
-// it is keyed by and how it is computed.
-var feeds = map[string]struct{ target, keys, values string }{
-	tableReports: {"host_last", "host_id", hostLastValues},
-	tableGuests:  {"guest_last", "host_id, vmid", guestLastValues},
+// feed is a latest-state table behind a table of the stream: what it is keyed
+// by and how it is computed.
+type feed struct{ target, keys, values string }
+
+var feeds = map[string][]feed{
+	tableReports: {{"host_last", "host_id", hostLastValues}, {"key_last", "host_id, key_id", keyLastValues}},
+	tableGuests:  {{"guest_last", "host_id, vmid", guestLastValues}},
 }
 
 // Refeed computes the latest-state rows of a range again and inserts them: a
 // crash between a part and its views leaves the views short. Their aggregates
 // are idempotent, so it is harmless where nothing was missing.
 func (db *DB) Refeed(ctx context.Context, table string, r Range) error {
-	feed, ok := feeds[table]
-	if !ok {
-		return nil
-	}
-	ctx, cancel := db.queryContext(ctx, ch.Settings{"async_insert": 0, "insert_deduplicate": 0})
-	defer cancel()
-	err := db.conn.Exec(ctx, "INSERT INTO "+feed.target+" SELECT "+feed.keys+", "+feed.values+" FROM "+table+
-		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ? GROUP BY "+feed.keys, r.SpoolID.String(), r.First, r.Last)
-	if err != nil {
-		return fmt.Errorf("feed %s again with %s: %w", feed.target, r, err)
+	for _, f := range feeds[table] {
+		if err := db.refeed(ctx, table, f, r); err != nil {
+			return fmt.Errorf("feed %s again with %s: %w", f.target, r, err)
+		}
 	}
 	return nil
+}
+
+func (db *DB) refeed(ctx context.Context, table string, f feed, r Range) error {
+	ctx, cancel := db.queryContext(ctx, ch.Settings{"async_insert": 0, "insert_deduplicate": 0})
+	defer cancel()
+	return db.conn.Exec(ctx, "INSERT INTO "+f.target+" SELECT "+f.keys+", "+f.values+" FROM "+table+
+		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ? GROUP BY "+f.keys, r.SpoolID.String(), r.First, r.Last)
 }

@@ -43,7 +43,7 @@ func migrations() ([]Migration, error) {
 		if err != nil || version != i+1 {
 			return nil, fmt.Errorf("schema step %s: its number should be %d", e.Name(), i+1)
 		}
-		sql := feedValues.Replace(string(text))
+		sql := fragments.Replace(string(text))
 		sum := sha256.Sum256([]byte(sql))
 		steps = append(steps, Migration{version, name, hex.EncodeToString(sum[:]), sql})
 	}
@@ -116,6 +116,9 @@ func (db *DB) appliedSteps(ctx context.Context) (map[int]string, error) {
 	return applied, nil
 }
 
+// stepTimeout bounds one statement of a step: it may read the whole stream.
+const stepTimeout = 30 * time.Minute
+
 // Migrate applies the pending steps in order and returns them. Each statement
 // is idempotent, so a step that was cut off is simply applied again.
 func (db *DB) Migrate(ctx context.Context, now time.Time) ([]Migration, error) {
@@ -127,23 +130,31 @@ func (db *DB) Migrate(ctx context.Context, now time.Time) ([]Migration, error) {
 		return nil, err
 	}
 	for _, step := range pending {
-		for _, statement := range splitStatements(step.sql) {
-			if err := db.exec(ctx, statement); err != nil {
-				return nil, fmt.Errorf("schema step %d (%s): %w", step.Version, step.Name, err)
-			}
-		}
-		if err := db.exec(ctx, "INSERT INTO schema_migrations SETTINGS async_insert = 0 VALUES (?, ?, ?, ?)",
-			uint32(step.Version), step.Name, step.Checksum, now); err != nil {
+		if err := db.apply(ctx, step, now); err != nil {
 			return nil, fmt.Errorf("schema step %d (%s): %w", step.Version, step.Name, err)
 		}
 	}
 	return pending, nil
 }
 
+func (db *DB) apply(ctx context.Context, step Migration, now time.Time) error {
+	for _, statement := range splitStatements(step.sql) {
+		if err := db.execWithin(ctx, stepTimeout, statement); err != nil {
+			return err
+		}
+	}
+	return db.exec(ctx, "INSERT INTO schema_migrations SETTINGS async_insert = 0 VALUES (?, ?, ?, ?)",
+		uint32(step.Version), step.Name, step.Checksum, now)
+}
+
 func (db *DB) exec(ctx context.Context, statement string, args ...any) error {
-	ctx, cancel := db.queryContext(ctx, ch.Settings{"async_insert": 0})
+	return db.execWithin(ctx, db.timeout, statement, args...)
+}
+
+func (db *DB) execWithin(ctx context.Context, timeout time.Duration, statement string, args ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return db.conn.Exec(ctx, statement, args...)
+	return db.conn.Exec(ch.Context(ctx, ch.WithSettings(ch.Settings{"async_insert": 0})), statement, args...)
 }
 
 // splitStatements cuts a step at the semicolons that end a line. No statement

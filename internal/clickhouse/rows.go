@@ -50,6 +50,7 @@ type Batch struct {
 	rejected rejectedReports
 	events   eventRows
 	states   switchStates
+	commits  fleetCommits
 }
 
 // Table names, in the order in which a batch is inserted.
@@ -61,12 +62,14 @@ const (
 	tableRejected = "rejected_reports"
 	tableEvents   = "events"
 	tableStates   = "switch_state"
+	tableCommits  = "fleet_commits"
 )
 
 // Tables names every table that the spool feeds, in the order of insertion.
-// Bodies come before reports, so that who sees a report finds its body.
+// Bodies come before reports, so that who sees a report finds its body; events
+// come last, so that who sees one finds what it is about.
 func Tables() []string {
-	return []string{tableBodies, tableReports, tableGuests, tableItems, tableRejected, tableStates, tableEvents}
+	return []string{tableBodies, tableReports, tableGuests, tableItems, tableRejected, tableStates, tableCommits, tableEvents}
 }
 
 func (b *Batch) block(table string) block {
@@ -83,6 +86,8 @@ func (b *Batch) block(table string) block {
 		return &b.rejected
 	case tableStates:
 		return &b.states
+	case tableCommits:
+		return &b.commits
 	case tableEvents:
 		return &b.events
 	default:
@@ -123,6 +128,16 @@ func (b *Batch) AddDecision(at hub.Receipt, d hub.Decision) {
 	}
 	for i := range d.Events {
 		b.events.add(at.Position, &d.Events[i])
+	}
+}
+
+// AddNotice adds what the hub said of its fleet.
+func (b *Batch) AddNotice(at hub.Receipt, n hub.Notice) {
+	for i := range n.Commits {
+		b.commits.add(at.Position, &n.Commits[i])
+	}
+	for i := range n.Events {
+		b.events.add(at.Position, &n.Events[i])
 	}
 }
 
@@ -397,8 +412,59 @@ func (c *switchStates) columns() []column {
 	}
 }
 
+type fleetCommits struct {
+	revision, author, subject, signer        []string
+	verdict, reason, why                     []string
+	committedAt, decidedAt                   []time.Time
+	hosts, added, removed, changed, badFiles []uint32
+	spoolID                                  []string
+	spoolSeq                                 []uint64
+}
+
+func (c *fleetCommits) rows() int { return len(c.revision) }
+
+func (c *fleetCommits) add(at hub.Position, f *hub.FleetCommit) {
+	c.revision = append(c.revision, f.Revision)
+	c.author = append(c.author, f.Author)
+	c.committedAt = append(c.committedAt, clampTime(f.CommittedAt))
+	c.subject = append(c.subject, f.Subject)
+	c.signer = append(c.signer, f.Signer)
+	c.verdict = append(c.verdict, string(f.Verdict))
+	c.reason = append(c.reason, f.Reason)
+	c.why = append(c.why, f.Why)
+	c.decidedAt = append(c.decidedAt, clampTime(f.DecidedAt))
+	c.hosts = append(c.hosts, uint32(f.Hosts))
+	c.added = append(c.added, uint32(f.Added))
+	c.removed = append(c.removed, uint32(f.Removed))
+	c.changed = append(c.changed, uint32(f.Changed))
+	c.badFiles = append(c.badFiles, uint32(f.BadFiles))
+	c.spoolID = append(c.spoolID, at.SpoolID.String())
+	c.spoolSeq = append(c.spoolSeq, at.Seq)
+}
+
+func (c *fleetCommits) columns() []column {
+	return []column{
+		{"revision", c.revision},
+		{"author", c.author},
+		{"committed_at", c.committedAt},
+		{"subject", c.subject},
+		{"signer", c.signer},
+		{"verdict", c.verdict},
+		{"reason", c.reason},
+		{"why", c.why},
+		{"decided_at", c.decidedAt},
+		{"hosts", c.hosts},
+		{"added", c.added},
+		{"removed", c.removed},
+		{"changed", c.changed},
+		{"bad_files", c.badFiles},
+		{"spool_id", c.spoolID},
+		{"spool_seq", c.spoolSeq},
+	}
+}
+
 // The driver counts a DateTime64 in 64 bits of nanoseconds, which end in 2262;
-// an agent's clock may say anything.
+// the clock of an agent or of a commit's author may say anything.
 var (
 	minTime = time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)
 	maxTime = time.Date(2262, 4, 11, 0, 0, 0, 0, time.UTC)

@@ -87,7 +87,7 @@ func (w *world) setFleet(hosts ...*hub.Host) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := w.db.SyncFleet(w.t.Context(), f, epoch, base); err != nil {
+	if err := clickhouse.NewRegister(w.db).Sync(w.t.Context(), f, epoch, base); err != nil {
 		w.t.Fatal(err)
 	}
 	w.fleet = f

@@ -33,8 +33,10 @@ const (
 	endpointFile = "endpoint.json"
 )
 
-// hiddenTables are the tables of Options.Database that analyst may not read.
-var hiddenTables = []string{"fleet_keys", "rejected_reports"}
+// hiddenTables are the tables of Options.Database that analyst may not read. The
+// feed of a hidden table is one: who reads it reads the table, with the rights
+// of its definer.
+var hiddenTables = []string{"fleet_keys", "fleet_key_changes", "key_last", "key_last_feed", "rejected_reports"}
 
 var (
 	//go:embed config.xml.tmpl

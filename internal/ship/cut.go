@@ -224,7 +224,12 @@ func decode(e spool.Entry) entry {
 	case hub.KindDecision:
 		var d hub.Decision
 		if d, err = wire.DecodeDecision(e.Body); err == nil {
-			return entry{Entry: e, month: monthOf(d), add: func(b *clickhouse.Batch) { b.AddDecision(e.Receipt, d) }}
+			return entry{Entry: e, month: monthOf(d.Events), add: func(b *clickhouse.Batch) { b.AddDecision(e.Receipt, d) }}
+		}
+	case hub.KindNotice:
+		var n hub.Notice
+		if n, err = wire.DecodeNotice(e.Body); err == nil {
+			return entry{Entry: e, month: monthOf(n.Events), add: func(b *clickhouse.Batch) { b.AddNotice(e.Receipt, n) }}
 		}
 	default:
 		err = fmt.Errorf("this hub knows no records of kind %d", e.Kind)
@@ -233,11 +238,12 @@ func decode(e spool.Entry) entry {
 	return entry{Entry: e, add: func(b *clickhouse.Batch) { b.AddRejected(row) }}
 }
 
-// monthOf returns the partition of a decision's events; all have one T.
-func monthOf(d hub.Decision) time.Time {
-	if len(d.Events) == 0 {
+// monthOf returns the partition of a record's events; all were detected in one
+// month.
+func monthOf(events []hub.Event) time.Time {
+	if len(events) == 0 {
 		return time.Time{}
 	}
-	year, month, _ := d.Events[0].DetectedAt.UTC().Date()
+	year, month, _ := events[0].DetectedAt.UTC().Date()
 	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
 }

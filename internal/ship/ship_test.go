@@ -140,13 +140,15 @@ func (f *fixture) exactlyOnce(n int) {
 		(SELECT count() FROM host_report_bodies AS b INNER JOIN host_reports AS r USING (spool_id, spool_seq) WHERE SHA256(b.body) = r.body_sha256),
 		(SELECT count() FROM guest_reports), (SELECT uniqExact(spool_id, spool_seq, vmid) FROM guest_reports),
 		(SELECT count() FROM (SELECT host_id, max(received_at) AS at FROM host_reports GROUP BY host_id) AS s
-			FULL JOIN (SELECT host_id, max(last_report_at) AS at FROM host_last GROUP BY host_id) AS l ON s.host_id = l.host_id WHERE s.at != l.at)`).
+			FULL JOIN (SELECT host_id, max(last_report_at) AS at FROM host_last GROUP BY host_id) AS l ON s.host_id = l.host_id WHERE s.at != l.at)
+		+ (SELECT count() FROM (SELECT host_id, key_id, max(received_at) AS at FROM host_reports GROUP BY host_id, key_id) AS s
+			FULL JOIN (SELECT host_id, key_id, max(last_used_at) AS at FROM key_last GROUP BY host_id, key_id) AS l USING (host_id, key_id) WHERE s.at != l.at)`).
 		Scan(&rows, &distinct, &bodies, &guests, &distinctGuests, &wrong); err != nil {
 		f.t.Fatal(err)
 	}
 	want := uint64(n)
 	if rows != want || distinct != want || bodies != want || guests != 2*want || distinctGuests != 2*want || wrong != 0 {
-		f.t.Errorf("reports %d, distinct %d, whole bodies %d (want %d each); guests %d, distinct %d (want %d); hosts whose latest state is wrong: %d",
+		f.t.Errorf("reports %d, distinct %d, whole bodies %d (want %d each); guests %d, distinct %d (want %d); hosts and keys whose latest state is wrong: %d",
 			rows, distinct, bodies, want, guests, distinctGuests, 2*want, wrong)
 	}
 }
@@ -349,6 +351,51 @@ func TestDecisionsOfTwoMonths(t *testing.T) {
 	}
 	if events != 2 || states != 2 {
 		t.Errorf("%d events, %d states, want 2 and 2", events, states)
+	}
+}
+
+// A notice's verdicts and events arrive once, whatever happens to the replies;
+// its events meet one partition, also beside a decision of another month.
+func TestNoticesArriveOnce(t *testing.T) {
+	f := newFixture(t)
+	june, july := time.Date(2026, 6, 30, 23, 59, 59, 0, time.UTC), time.Date(2026, 7, 1, 0, 0, 59, 0, time.UTC)
+	decision, err := wire.EncodeDecision(hub.Decision{
+		Events: []hub.Event{{ID: "d", Type: hub.HostStale, HostID: "acme-1", At: june, DetectedAt: june, Source: "switch"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := []spool.Record{{Kind: hub.KindDecision, Body: decision}}
+	for _, at := range []time.Time{june, july, july} {
+		body, err := wire.EncodeNotice(hub.Notice{
+			Commits: []hub.FleetCommit{
+				{Revision: "r1", Verdict: hub.CommitApplied, CommittedAt: at, DecidedAt: at, Hosts: 4, Added: 1},
+				{Revision: "r2", Verdict: hub.CommitHeld, Reason: string(hub.FleetHeld), Why: "it removes 3 of 4 hosts", DecidedAt: at}},
+			Events: []hub.Event{{ID: at.String(), Type: hub.FleetHeld, At: at, DetectedAt: at, Source: "fleet"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, spool.Record{Kind: hub.KindNotice, Body: body})
+	}
+	records = append(records, spool.Record{Kind: hub.KindNotice, Body: []byte("{}")}, spool.Record{Kind: hub.KindNotice, Body: []byte(`{"v":1}`)})
+	if _, err := f.sp.Append(t.Context(), records...); err != nil {
+		t.Fatal(err)
+	}
+	f.append(1)
+	store := &faulty{DB: f.db}
+	store.lose.Store(2)
+	s, _ := f.start(store)
+	f.drained(s)
+	f.exactlyOnce(1)
+	var got string
+	if err := f.conn.QueryRow(t.Context(), `SELECT concat(
+		(SELECT toString(groupArray((revision, toString(verdict), toString(reason), hosts, added, removed))) FROM (SELECT * FROM fleet_commits ORDER BY spool_seq, revision LIMIT 2)),
+		(SELECT concat(' ', toString(count()), ' ', toString(uniqExact(spool_seq, revision))) FROM fleet_commits),
+		(SELECT concat(' ', toString(count()), ' ', toString(uniqExact(spool_seq))) FROM events),
+		(SELECT toString(groupArray((kind, body))) FROM rejected_reports))`).Scan(&got); err != nil {
+		t.Fatal(err)
+	}
+	if want := `[('r1','applied','',4,1,0),('r2','held','fleet_held',0,0,0)] 6 6 4 4[(3,'{}')]`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 

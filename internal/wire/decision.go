@@ -51,20 +51,13 @@ func EncodeDecision(d hub.Decision) ([]byte, error) {
 	out := decisionV1{
 		Version: decisionVersion,
 		States:  make([]hostStateV1, len(d.States)),
-		Events:  make([]eventV1, len(d.Events)),
+		Events:  encodeEvents(d.Events),
 	}
 	for i, s := range d.States {
 		out.States[i] = hostStateV1{
 			HostID: s.HostID, State: s.State, Since: s.Since.UnixMilli(),
 			SpoolID: s.Last.SpoolID.String(), SpoolSeq: s.Last.Seq, LastAt: s.LastAt.UnixMilli(),
 			Silent: s.Silent, DecidedAt: s.DecidedAt.UnixMilli(),
-		}
-	}
-	for i, e := range d.Events {
-		out.Events[i] = eventV1{
-			ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID,
-			At: e.At.UnixMilli(), DetectedAt: e.DetectedAt.UnixMilli(),
-			SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
 		}
 	}
 	body, err := json.Marshal(out)
@@ -96,13 +89,29 @@ func DecodeDecision(body []byte) (hub.Decision, error) {
 		if e.ID == "" || e.Type == "" || !hub.ValidHostID(e.HostID) {
 			return hub.Decision{}, fmt.Errorf("decode decision: event %q of host %q lacks its id, type or host", e.ID, e.HostID)
 		}
-		d.Events = append(d.Events, hub.Event{
-			ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID,
-			At: instant(e.At), DetectedAt: instant(e.DetectedAt),
-			SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
-		})
+		d.Events = append(d.Events, e.event())
 	}
 	return d, nil
+}
+
+func encodeEvents(events []hub.Event) []eventV1 {
+	out := make([]eventV1, len(events))
+	for i, e := range events {
+		out[i] = eventV1{
+			ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID,
+			At: e.At.UnixMilli(), DetectedAt: e.DetectedAt.UnixMilli(),
+			SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
+		}
+	}
+	return out
+}
+
+func (e eventV1) event() hub.Event {
+	return hub.Event{
+		ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID,
+		At: instant(e.At), DetectedAt: instant(e.DetectedAt),
+		SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
+	}
 }
 
 func (s hostStateV1) hostState() (hub.HostState, error) {
