@@ -29,9 +29,9 @@ const (
 	maxPacks = 50
 	maxLoose = 5000
 
-	maxHaves    = 100      // commits offered as known when fetching
-	objectCache = 32 << 20 // bytes, for one View
-	cloneFactor = 10       // a clone may take so many times Options.Timeout
+	maxHaves    = 100     // commits offered as known when fetching
+	objectCache = 2 << 20 // bytes of delta bases, for one storage; more is slower, since files are read once
+	cloneFactor = 10      // a clone may take so many times Options.Timeout
 )
 
 // Options says what to mirror and where.

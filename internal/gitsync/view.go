@@ -29,23 +29,25 @@ import (
 // content, by which parsed files may be cached. Asking a DirEntry for its Info,
 // or a file for its size, reads the object's header only.
 //
-// Each DirEntry also has ContentHash, which costs nothing.
+// Each DirEntry also has ContentHash, which costs nothing. The file system has
+// Blob(hash string) ([]byte, error), which reads any blob of the mirror. Several
+// goroutines may read at once.
 //
 // read must not call methods of the Repo: replacing the mirror waits for it.
 func (r *Repo) View(commit Hash, path string, read func(fs.FS) error) error {
 	r.swap.RLock()
 	defer r.swap.RUnlock()
-	// Nothing is removed from the mirror meanwhile, so the lists of packs and
-	// loose objects may be read once, and the packs stay open.
-	st := openStorage(r.opts.Dir, filesystem.Options{KeepDescriptors: true, ExclusiveAccess: true})
-	defer st.Close()
-	c, err := object.GetCommit(st, commit.plumbing())
+	stores := newPool(r.opts.Dir)
+	defer stores.close()
+	c, err := reading(stores, func(st *filesystem.Storage) (*object.Commit, error) {
+		return object.GetCommit(st, commit.plumbing())
+	})
 	if err != nil {
 		r.damaged.Store(true)
 		return fmt.Errorf("commit %s: %w", commit.Short(), err)
 	}
 	t := &tree{
-		st:      st,
+		stores:  stores,
 		damaged: func() { r.damaged.Store(true) },
 		root:    entry{name: ".", mode: filemode.Dir, hash: c.TreeHash},
 		dirs:    make(map[plumbing.Hash][]entry),
@@ -78,9 +80,9 @@ var _ interface {
 type tree struct {
 	root    entry
 	damaged func() // called when an object cannot be read
+	stores  *pool
 
-	mu   sync.Mutex // go-git's storage is not safe for concurrent reads
-	st   *filesystem.Storage
+	mu   sync.Mutex
 	dirs map[plumbing.Hash][]entry // decoded, sorted by name
 }
 
@@ -122,11 +124,23 @@ func (t *tree) lookup(op, name string) (entry, error) {
 // list returns the entries of a folder, sorted by name.
 func (t *tree) list(h plumbing.Hash) ([]entry, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if list, ok := t.dirs[h]; ok {
+	list, ok := t.dirs[h]
+	t.mu.Unlock()
+	if ok {
 		return list, nil
 	}
-	decoded, err := object.GetTree(t.st, h)
+	list, err := t.decode(h)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dirs[h] = list
+	return list, nil
+}
+
+func (t *tree) decode(h plumbing.Hash) ([]entry, error) {
+	decoded, err := reading(t.stores, func(st *filesystem.Storage) (*object.Tree, error) { return object.GetTree(st, h) })
 	if err != nil {
 		t.damaged()
 		return nil, fmt.Errorf("tree %s: %w", h, err)
@@ -145,7 +159,6 @@ func (t *tree) list(h plumbing.Hash) ([]entry, error) {
 			return nil, fmt.Errorf("tree %s: %q stands twice", h, list[i].name)
 		}
 	}
-	t.dirs[h] = list
 	return list, nil
 }
 
@@ -154,9 +167,7 @@ func (t *tree) stat(e entry) (info, error) {
 	if !e.regular() {
 		return info{entry: e}, nil
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	size, err := t.st.EncodedObjectSize(e.hash)
+	size, err := reading(t.stores, func(st *filesystem.Storage) (int64, error) { return st.EncodedObjectSize(e.hash) })
 	if err != nil {
 		t.damaged()
 		return info{}, fmt.Errorf("blob %s: %w", e.hash, err)
@@ -165,12 +176,19 @@ func (t *tree) stat(e entry) (info, error) {
 }
 
 func (t *tree) content(e entry) ([]byte, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	data, err := blob(t.st, e.hash)
+	data, err := reading(t.stores, func(st *filesystem.Storage) ([]byte, error) { return blob(st, e.hash) })
 	if err != nil {
 		t.damaged()
 		return nil, fmt.Errorf("blob %s: %w", e.hash, err)
+	}
+	return data, nil
+}
+
+// Blob returns the content of a file that this commit need not hold, by its id.
+func (t *tree) Blob(hash string) ([]byte, error) {
+	data, err := reading(t.stores, func(st *filesystem.Storage) ([]byte, error) { return blob(st, plumbing.NewHash(hash)) })
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", hash, err)
 	}
 	return data, nil
 }

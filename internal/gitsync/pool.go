@@ -1,0 +1,61 @@
+package gitsync
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+
+	"github.com/go-git/go-git/v5/storage/filesystem"
+)
+
+// pool hands out storages of one repository, each to one reader at a time: those
+// of go-git are not safe for concurrent reads. They share nothing, so as many
+// as there are processors read at full speed.
+//
+// Nothing may be removed from the repository meanwhile: the lists of packs and
+// loose objects are read once, and packs stay open until the pool is closed.
+type pool struct {
+	dir   string
+	slots chan struct{} // taken by whoever holds a storage
+
+	mu   sync.Mutex
+	idle []*filesystem.Storage
+}
+
+func newPool(dir string) *pool {
+	return &pool{dir: dir, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+}
+
+// reading returns what do returns, which has the storage for itself until then.
+func reading[T any](p *pool, do func(*filesystem.Storage) (T, error)) (T, error) {
+	p.slots <- struct{}{}
+	defer func() { <-p.slots }()
+	st := p.take()
+	defer p.give(st)
+	return do(st)
+}
+
+func (p *pool) take() *filesystem.Storage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if last := len(p.idle) - 1; last >= 0 {
+		st := p.idle[last]
+		p.idle = p.idle[:last]
+		return st
+	}
+	return openStorage(p.dir, filesystem.Options{KeepDescriptors: true, ExclusiveAccess: true})
+}
+
+func (p *pool) give(st *filesystem.Storage) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = append(p.idle, st)
+}
+
+// close closes the storages, all of which must have been given back.
+func (p *pool) close() (err error) {
+	for _, st := range p.idle {
+		err = errors.Join(err, st.Close())
+	}
+	return err
+}
