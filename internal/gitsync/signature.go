@@ -131,15 +131,12 @@ func (s *Signers) check(c rawCommit, at time.Time) (signer string, err error) {
 }
 
 func (s *Signers) checkSSH(c rawCommit, at time.Time) (string, error) {
-	sig, err := sshsig.Unarmor(c.signature)
+	sig, err := sshsig.Unarmor(c.signature) // refuses what rests on SHA-1
 	if err != nil {
 		return "", distrusted("bad_signature", hintResign, "its SSH signature cannot be read: %v", err)
 	}
 	if sig.Namespace != sigNamespace {
 		return "", distrusted("bad_signature", hintResign, "its signature was made for %.40q, not for git", sig.Namespace)
-	}
-	if sig.Signature.Format == ssh.KeyAlgoRSA {
-		return "", distrusted("bad_signature", hintResign, "its signature rests on SHA-1")
 	}
 	lines := s.ssh[ssh.FingerprintSHA256(sig.PublicKey)]
 	if len(lines) == 0 {
