@@ -13,18 +13,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
 const (
-	maxHaves    = 100     // commits offered as known when fetching
-	objectCache = 2 << 20 // bytes of delta bases, for one storage; more is slower, since files are read once
-	cloneFactor = 10      // a clone may take so many times Options.Timeout
+	maxHaves    = 100 // commits offered as known when fetching
+	cloneFactor = 10  // a clone may take so many times Options.Timeout
 )
 
 // Options says what to mirror and where.
@@ -197,7 +194,7 @@ func (r *Repo) fetchInto(ctx context.Context, dir string) (head plumbing.Hash, c
 	if cause := r.unusable(dir); cause != nil {
 		return head, cause, nil
 	}
-	st := openStorage(dir, filesystem.Options{})
+	st := openStorage(dir, filesystem.Options{KeepDescriptors: true})
 	defer st.Close()
 	old, err := branchHead(st, r.branch)
 	if err != nil {
@@ -344,10 +341,6 @@ func (r *Repo) Commit(h Hash) (Commit, error) {
 func subject(c *object.Commit) string {
 	first, _, _ := strings.Cut(c.Message, "\n")
 	return first
-}
-
-func openStorage(dir string, o filesystem.Options) *filesystem.Storage {
-	return filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(objectCache), o)
 }
 
 func branchHead(st *filesystem.Storage, branch plumbing.ReferenceName) (*object.Commit, error) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -62,6 +63,47 @@ func TestFetchFollowsTheBranch(t *testing.T) {
 	git(t, dir, "fsck", "--strict")
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode of the mirror: %v, %v", info.Mode(), err)
+	}
+}
+
+// Bare, one branch with its full history, without tags, submodules and a work tree.
+func TestMirrorHoldsTheBranchAndNoMore(t *testing.T) {
+	sub := newOrigin(t)
+	inside := sub.commit("inside", "secret", "x")
+	o := newOrigin(t)
+	first := o.commit("one", "a", "1")
+	git(t, o.clone, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", sub.bare, "sub")
+	o.commit("two", "a", "2")
+	git(t, o.clone, "checkout", "-q", "-b", "other")
+	write(t, filepath.Join(o.clone, "b"), "not ours")
+	git(t, o.clone, "add", "-A")
+	git(t, o.clone, "commit", "-q", "-m", "other")
+	git(t, o.clone, "tag", "-a", "-m", "a tag", "v1")
+	git(t, o.clone, "tag", "light", string(first))
+	git(t, o.clone, "push", "-q", "origin", "other", "v1", "light")
+	dir := filepath.Join(t.TempDir(), "fleet.git")
+	r := open(t, o.bare, func(opts *gitsync.Options) { opts.Dir = dir })
+	fetch(t, r)
+	o.commit("three", "a", "3") // on top of other, which is merged so
+	fetch(t, r)
+	if refs := git(t, dir, "for-each-ref", "--format=%(refname)"); refs != "refs/heads/main" {
+		t.Errorf("references %q", refs)
+	}
+	for _, absent := range []string{string(inside), git(t, o.bare, "rev-parse", "v1")} {
+		if has := exec.Command("git", "-C", dir, "cat-file", "-e", absent).Run(); has == nil {
+			t.Errorf("the mirror has %s", absent)
+		}
+	}
+	if got, want := git(t, dir, "rev-list", "--count", "main"), git(t, o.bare, "rev-list", "--count", "main"); got != want {
+		t.Errorf("%s commits of %s", got, want)
+	}
+	if git(t, dir, "rev-parse", "--is-bare-repository", "--is-shallow-repository") != "true\nfalse" {
+		t.Error("not bare, or not whole")
+	}
+	for _, name := range []string{".git", "a", "index", "modules", "shallow"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			t.Errorf("the mirror has %s", name)
+		}
 	}
 }
 
@@ -162,6 +204,27 @@ func TestDamagedMirrorIsClonedAnew(t *testing.T) {
 				}
 			}
 		},
+		"an object gone": func(t *testing.T, dir string) {
+			for _, p := range packs(t, dir) {
+				if strings.HasSuffix(p, ".pack") {
+					moved := filepath.Join(t.TempDir(), "pack")
+					if err := os.Rename(p, moved); err != nil {
+						t.Fatal(err)
+					}
+					run(t, []byte(read(t, moved)), "git", "-C", dir, "unpack-objects", "-q")
+				}
+			}
+			if err := os.RemoveAll(filepath.Join(dir, "objects", "pack")); err != nil {
+				t.Fatal(err)
+			}
+			tree := git(t, dir, "rev-parse", "main^{tree}")
+			if err := os.Remove(filepath.Join(dir, "objects", tree[:2], tree[2:])); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"branch garbage": func(t *testing.T, dir string) {
+			write(t, filepath.Join(dir, "refs", "heads", "main"), "garbage\x00\n")
+		},
 		"branch empty": func(t *testing.T, dir string) { write(t, filepath.Join(dir, "refs", "heads", "main"), "") },
 	}
 	for name, damage := range damages {
@@ -179,7 +242,7 @@ func TestDamagedMirrorIsClonedAnew(t *testing.T) {
 				_, err := fs.ReadFile(files, "b")
 				return err
 			})
-			if name != "branch empty" && (err == nil || !r.Damaged()) {
+			if !strings.HasPrefix(name, "branch") && (err == nil || !r.Damaged()) {
 				t.Errorf("reading: error %v, damaged %v", err, r.Damaged())
 			}
 			if got := fetch(t, r); got != head {
