@@ -234,7 +234,7 @@ func parseKey(text string) (ssh.PublicKey, []string, error) {
 	if _, ok := key.(*ssh.Certificate); ok {
 		return nil, nil, errors.New("it is a certificate (list the key itself)")
 	}
-	if key.Type() == ssh.InsecureKeyAlgoDSA {
+	if key.Type() == "ssh-dss" {
 		return nil, nil, errors.New("DSA is too weak (make a key with ssh-keygen -t ed25519)")
 	}
 	if crypto, ok := key.(ssh.CryptoPublicKey); ok {

@@ -137,12 +137,12 @@ func BenchmarkFetches(b *testing.B) {
 
 // BenchmarkFetchOne fetches one commit of a fleet with 100,000 hosts.
 func BenchmarkFetchOne(b *testing.B) {
-	o, head := fleetOrigin(b, 1000, 100)
+	o, _ := fleetOrigin(b, 1000, 100)
 	r := open(b, o.bare)
 	fetch(b, r)
 	for b.Loop() {
 		b.StopTimer()
-		head = o.history(1)[0]
+		head := o.history(1)[0]
 		git(b, o.bare, "update-ref", "refs/heads/main", string(head))
 		b.StartTimer()
 		if got := fetch(b, r); got != head {
