@@ -5,17 +5,19 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
 // pool hands out storages of one repository, each to one reader at a time: those
-// of go-git are not safe for concurrent reads. They share nothing, so as many
-// as there are processors read at full speed.
+// of go-git are not safe for concurrent reads. They share the bases of deltas
+// only, so as many as there are processors read beside each other.
 //
 // Nothing may be removed from the repository meanwhile: the lists of packs and
 // loose objects are read once, and packs stay open until the pool is closed.
 type pool struct {
 	dir   string
+	bases cache.Object  // of deltas; safe for concurrent use
 	slots chan struct{} // taken by whoever holds a storage
 
 	mu   sync.Mutex
@@ -23,7 +25,7 @@ type pool struct {
 }
 
 func newPool(dir string) *pool {
-	return &pool{dir: dir, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	return &pool{dir: dir, bases: cache.NewObjectLRU(objectCache), slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
 // reading returns what do returns, which has the storage for itself until then.
@@ -43,7 +45,7 @@ func (p *pool) take() *filesystem.Storage {
 		p.idle = p.idle[:last]
 		return st
 	}
-	return openStorage(p.dir, filesystem.Options{KeepDescriptors: true, ExclusiveAccess: true})
+	return openStorageWith(p.dir, p.bases, filesystem.Options{KeepDescriptors: true, ExclusiveAccess: true})
 }
 
 func (p *pool) give(st *filesystem.Storage) {

@@ -10,12 +10,17 @@ import (
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
-// objectCache is how many bytes of delta bases a storage keeps. More is slower,
+// objectCache is how many bytes of delta bases are kept. More is slower,
 // since files are read once.
 const objectCache = 2 << 20
 
 func openStorage(dir string, o filesystem.Options) *filesystem.Storage {
-	return filesystem.NewStorageWithOptions(bufferedFS{osfs.New(dir)}, cache.NewObjectLRU(objectCache), o)
+	return openStorageWith(dir, cache.NewObjectLRU(objectCache), o)
+}
+
+// openStorageWith opens one that shares its delta bases with others.
+func openStorageWith(dir string, bases cache.Object, o filesystem.Options) *filesystem.Storage {
+	return filesystem.NewStorageWithOptions(bufferedFS{osfs.New(dir)}, bases, o)
 }
 
 // bufferedFS reads the indexes of packs through a buffer. go-git takes their
