@@ -452,3 +452,12 @@ func TestSilentServerIsGivenUp(t *testing.T) {
 		t.Errorf("%d connections were opened", n)
 	}
 }
+
+func TestViewIsReadInParallel(t *testing.T) {
+	o, head := fleetOrigin(t, 5, 40)
+	r := open(t, o.bare)
+	fetch(t, r)
+	if n := readAll(t, r, head, 8); n != 200 {
+		t.Errorf("%d files read", n)
+	}
+}
