@@ -30,17 +30,7 @@ const (
 // credentials reads the file anew for each connection, so that a token or key
 // can be replaced while the hub runs. The caller says which of the two it wants.
 func (o Options) credentials() ([]byte, error) {
-	info, err := os.Stat(o.CredentialsFile)
-	if err != nil {
-		return nil, fmt.Errorf("fleet.credentials_file: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("fleet.credentials_file: %s may be read by others: chmod 600 %[1]s", o.CredentialsFile)
-	}
-	if info.Size() > maxCredentials {
-		return nil, fmt.Errorf("fleet.credentials_file: %s is no token and no key: it has %d bytes", o.CredentialsFile, info.Size())
-	}
-	return os.ReadFile(o.CredentialsFile)
+	return readPrivate("fleet.credentials_file", o.CredentialsFile)
 }
 
 // httpAuth reads a token, or user:token, for basic authentication.

@@ -3,11 +3,17 @@
 //
 // Files are read straight from git objects (View), and a change is written as
 // a commit that is pushed without ever forcing (Publish). The mirror is a
-// cache with one exception: refs/hub/applied, the commit in force, with which a
-// restart begins when the remote is away. Everything else heals: a mirror that
-// is damaged, or holds too many packs, is cloned anew beside and swapped.
+// cache with one exception: what is in force (Applied), with which a restart
+// begins when the remote is away. Everything else heals: a mirror that is
+// damaged, or holds too many packs, is cloned anew beside and swapped, and what
+// is in force comes along even where the remote's history has it no more.
 //
-// It is the one home of go-git, whose types do not leave it. The sessions of
+// Whom to trust is asked of the commits as they are stored (Verify): SSH and
+// OpenPGP signatures against files of the operator's (Signers), never against
+// anything in the repository.
+//
+// It is the one home of go-git and of the two libraries of signatures, whose
+// types do not leave it. The sessions of
 // go-git's transports are driven directly rather than through its Remote: that
 // gives each repository its own HTTP client and SSH settings instead of global
 // ones, reads the remote head and fetches in one connection, and pushes exactly
@@ -42,8 +48,10 @@ type Author struct{ Name, Email string }
 
 // Commit is what a log line says of a commit.
 type Commit struct {
-	Hash    Hash
-	Author  Author
-	When    time.Time // of the author
-	Subject string    // first line of the message
+	Hash   Hash
+	Author Author
+	When   time.Time // of the author
+
+	Committed time.Time // of the committer
+	Subject   string    // first line of the message
 }

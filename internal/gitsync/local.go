@@ -155,7 +155,7 @@ func (l *Local) Views(commit Hash, path string, n int, read func([]fs.FS) error)
 	views, errs := make([]fs.FS, n), make([]error, n)
 	var all sync.WaitGroup
 	for i, st := range stores {
-		all.Go(func() { views[i], errs[i] = treeOf(st, l.common, commit, path, func() {}) })
+		all.Go(func() { views[i], errs[i] = treeOf(poolOf(st, l.common), commit, path, func() {}) })
 	}
 	all.Wait()
 	for _, err := range errs {

@@ -13,36 +13,27 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
 const (
-	appliedRef = plumbing.ReferenceName("refs/hub/applied")
-
-	// A fetch adds a pack and a commit of ours some loose objects; nothing
-	// repacks them but cloning anew.
-	maxPacks = 50
-	maxLoose = 5000
-
-	maxHaves    = 100      // commits offered as known when fetching
-	objectCache = 32 << 20 // bytes, for one View
-	cloneFactor = 10       // a clone may take so many times Options.Timeout
+	maxHaves    = 100 // commits offered as known when fetching
+	cloneFactor = 10  // a clone may take so many times Options.Timeout
 )
 
 // Options says what to mirror and where.
 type Options struct {
 	URL    string // a path, file://, https://, ssh:// or user@host:path; see CheckURL
 	Branch string // the branch to follow; "" = main
-	Dir    string // the mirror, made 0700; its siblings Dir.new and Dir.old are used too
+	Dir    string // the mirror, made 0700; its siblings Dir.new, Dir.tidy and Dir.old are used too
 
 	CredentialsFile string // https: a token or user:token; ssh: a private key. 0600, read for each connection
 	KnownHostsFile  string // ssh: trusted host keys; "" = ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts
 	CAFile          string // https: PEM authorities trusted beside the system's
+	SigningKeyFile  string // SSH private key that signs what Publish commits; 0600, read for each; "" = unsigned
 
 	Timeout time.Duration    // for one exchange with the remote; 0 = 60 s, ten times that for a clone
 	Logger  *slog.Logger     // nil = discard
@@ -59,6 +50,7 @@ type Repo struct {
 
 	busy    chan struct{} // held by whoever talks to the remote or writes objects
 	swap    sync.RWMutex  // readers hold it while they read; taken to replace the mirror
+	tidying sync.Mutex    // held by Tidy
 	damaged atomic.Bool   // a read found the mirror broken; the next Fetch clones anew
 }
 
@@ -85,6 +77,11 @@ func Open(o Options) (*Repo, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.SigningKeyFile != "" {
+		if _, err := ReadSigningKey(o.SigningKeyFile); err != nil {
+			return nil, err
+		}
+	}
 	r := &Repo{opts: o, branch: branch, remote: remote, log: o.Logger, busy: make(chan struct{}, 1)}
 	if err := r.recover(); err != nil {
 		return nil, fmt.Errorf("git mirror: %w", err)
@@ -107,7 +104,7 @@ func (r *Repo) recover() error {
 	if err != nil {
 		return err
 	}
-	for _, path := range append(leftovers, r.newDir(), r.oldDir()) {
+	for _, path := range append(leftovers, r.newDir(), r.tidyDir(), r.oldDir()) {
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}
@@ -115,8 +112,9 @@ func (r *Repo) recover() error {
 	return nil
 }
 
-func (r *Repo) newDir() string { return r.opts.Dir + ".new" }
-func (r *Repo) oldDir() string { return r.opts.Dir + ".old" }
+func (r *Repo) newDir() string  { return r.opts.Dir + ".new" }
+func (r *Repo) tidyDir() string { return r.opts.Dir + ".tidy" }
+func (r *Repo) oldDir() string  { return r.opts.Dir + ".old" }
 
 // Close waits for what is under way and drops idle connections. Files are open
 // only during a call.
@@ -172,7 +170,7 @@ func (r *Repo) Fetch(ctx context.Context) (Hash, error) {
 }
 
 func (r *Repo) fetch(ctx context.Context) (plumbing.Hash, error) {
-	head, cause, err := r.fetchInto(ctx)
+	head, cause, err := r.fetchInto(ctx, r.opts.Dir)
 	if err != nil || cause == nil {
 		return head, err
 	}
@@ -180,9 +178,9 @@ func (r *Repo) fetch(ctx context.Context) (plumbing.Hash, error) {
 	return r.clone(ctx)
 }
 
-// fetchInto fetches into the mirror there is. A cause tells why it must be
+// fetchInto fetches into the mirror in dir. A cause tells why it must be
 // cloned anew; an error, that the remote gave no answer.
-func (r *Repo) fetchInto(ctx context.Context) (head plumbing.Hash, cause, err error) {
+func (r *Repo) fetchInto(ctx context.Context, dir string) (head plumbing.Hash, cause, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
 	defer cancel()
 	session, err := r.remote.upload(ctx)
@@ -193,10 +191,10 @@ func (r *Repo) fetchInto(ctx context.Context) (head plumbing.Hash, cause, err er
 	if head, err = session.head(r.branch); err != nil {
 		return head, nil, err
 	}
-	if cause := r.unusable(); cause != nil {
+	if cause := r.unusable(dir); cause != nil {
 		return head, cause, nil
 	}
-	st := openStorage(r.opts.Dir, filesystem.Options{})
+	st := openStorage(dir, filesystem.Options{KeepDescriptors: true})
 	defer st.Close()
 	old, err := branchHead(st, r.branch)
 	if err != nil {
@@ -206,13 +204,10 @@ func (r *Repo) fetchInto(ctx context.Context) (head plumbing.Hash, cause, err er
 		return head, nil, nil
 	}
 	if _, err := commitAndTree(st, head); err != nil { // else ours, or one we had before
-		if cause := r.crowded(); cause != nil {
-			return head, cause, nil
-		}
 		if err := session.fetch(ctx, st, head, recent(old)); err != nil {
 			return head, err, ctx.Err()
 		}
-		if err := syncDir(filepath.Join(r.opts.Dir, "objects", "pack"), "pack-*"); err != nil {
+		if err := syncDir(filepath.Join(dir, "objects", "pack"), "pack-*"); err != nil {
 			return head, nil, err
 		}
 	}
@@ -229,24 +224,13 @@ func (r *Repo) fetchInto(ctx context.Context) (head plumbing.Hash, cause, err er
 	return head, nil, st.SetReference(plumbing.NewHashReference(r.branch, head))
 }
 
-// unusable says why there is no mirror to fetch into, or nil.
-func (r *Repo) unusable() error {
-	if _, err := os.Stat(r.opts.Dir); err != nil {
+// unusable says why dir holds no mirror to fetch into, or nil.
+func (r *Repo) unusable(dir string) error {
+	if _, err := os.Stat(dir); err != nil {
 		return errors.New("there is no mirror yet")
 	}
-	if r.damaged.Load() {
+	if dir == r.opts.Dir && r.damaged.Load() {
 		return errors.New("the mirror is damaged")
-	}
-	return nil
-}
-
-// crowded says why the mirror must not grow further, or nil.
-func (r *Repo) crowded() error {
-	objects := filepath.Join(r.opts.Dir, "objects")
-	packs, _ := filepath.Glob(filepath.Join(objects, "pack", "pack-*.pack"))
-	loose, _ := filepath.Glob(filepath.Join(objects, "[0-9a-f][0-9a-f]", "*"))
-	if len(packs) > maxPacks || len(loose) > maxLoose {
-		return fmt.Errorf("the mirror has %d packs and %d loose objects", len(packs), len(loose))
 	}
 	return nil
 }
@@ -254,6 +238,21 @@ func (r *Repo) crowded() error {
 // clone makes the mirror anew beside the present one, which stays untouched
 // until the new one is whole.
 func (r *Repo) clone(ctx context.Context) (head plumbing.Hash, err error) {
+	dir := r.newDir()
+	defer removeAll(dir)
+	if head, err = r.fill(ctx, dir); err != nil {
+		return head, err
+	}
+	if err := r.replace(dir); err != nil {
+		return head, fmt.Errorf("clone: %w", err)
+	}
+	r.damaged.Store(false)
+	return head, nil
+}
+
+// fill makes a bare repository in dir with the whole history of the branch, and
+// returns its head.
+func (r *Repo) fill(ctx context.Context, dir string) (head plumbing.Hash, err error) {
 	ctx, cancel := context.WithTimeout(ctx, cloneFactor*r.opts.Timeout)
 	defer cancel()
 	session, err := r.remote.upload(ctx)
@@ -264,20 +263,13 @@ func (r *Repo) clone(ctx context.Context) (head plumbing.Hash, err error) {
 	if head, err = session.head(r.branch); err != nil {
 		return head, err
 	}
-	defer os.RemoveAll(r.newDir())
-	if err := r.fill(ctx, session, head); err != nil {
+	if err := r.fillFrom(ctx, session, dir, head); err != nil {
 		return head, fmt.Errorf("clone: %w", err)
 	}
-	if err := r.replace(); err != nil {
-		return head, fmt.Errorf("clone: %w", err)
-	}
-	r.damaged.Store(false)
 	return head, nil
 }
 
-// fill makes a bare repository in newDir with the whole history of head.
-func (r *Repo) fill(ctx context.Context, session *upload, head plumbing.Hash) error {
-	dir := r.newDir()
+func (r *Repo) fillFrom(ctx context.Context, session *upload, dir string, head plumbing.Hash) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -309,89 +301,27 @@ func (r *Repo) fill(ctx context.Context, session *upload, head plumbing.Hash) er
 	return syncDir(filepath.Join(dir, "objects", "pack"), "pack-*")
 }
 
-// replace puts newDir in the mirror's place once nobody reads from that.
-func (r *Repo) replace() error {
+// removeAll removes what a failed clone left. What cannot be removed is met
+// again, as an error, by the next clone.
+func removeAll(dir string) { _ = os.RemoveAll(dir) }
+
+// replace puts dir in the mirror's place once nobody reads from that.
+func (r *Repo) replace(dir string) error {
 	r.swap.Lock()
 	defer r.swap.Unlock()
-	if applied, ok := readApplied(r.opts.Dir); ok {
-		if err := r.carryApplied(applied); err != nil {
-			return err
-		}
+	if err := r.carryApplied(dir); err != nil {
+		return err
 	}
 	if err := os.Rename(r.opts.Dir, r.oldDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.Rename(r.newDir(), r.opts.Dir); err != nil {
+	if err := os.Rename(dir, r.opts.Dir); err != nil {
 		return err
 	}
 	if err := syncPath(filepath.Dir(r.opts.Dir)); err != nil {
 		return err
 	}
 	return os.RemoveAll(r.oldDir())
-}
-
-// carryApplied takes refs/hub/applied over into newDir. A rewritten history may
-// lack that commit: then a sound mirror stays, for a restart would otherwise
-// begin with nothing, and a broken one goes.
-func (r *Repo) carryApplied(applied Hash) error {
-	st := openStorage(r.newDir(), filesystem.Options{})
-	defer st.Close()
-	if _, err := commitAndTree(st, applied.plumbing()); err == nil {
-		return writeApplied(r.newDir(), applied)
-	}
-	if !r.damaged.Load() {
-		return fmt.Errorf("the applied commit %s is not in the remote's history any more; keeping the present mirror", applied.Short())
-	}
-	r.log.Warn("the applied commit is lost: the mirror was damaged and the remote's history was rewritten", "applied", string(applied))
-	return nil
-}
-
-// Applied returns the commit that SetApplied named last, also by an earlier process.
-func (r *Repo) Applied() (Hash, bool) {
-	r.swap.RLock()
-	defer r.swap.RUnlock()
-	return readApplied(r.opts.Dir)
-}
-
-// SetApplied makes commit the one a restart begins with. It is durable when
-// SetApplied returns.
-func (r *Repo) SetApplied(commit Hash) error {
-	r.swap.RLock()
-	defer r.swap.RUnlock()
-	if err := writeApplied(r.opts.Dir, commit); err != nil {
-		return fmt.Errorf("git mirror: %s: %w", appliedRef, err)
-	}
-	return nil
-}
-
-func readApplied(dir string) (Hash, bool) {
-	data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(string(appliedRef))))
-	text := strings.TrimSpace(string(data))
-	if err != nil || !plumbing.IsHash(text) {
-		return "", false
-	}
-	return Hash(text), true
-}
-
-// writeApplied writes the reference itself: go-git would not sync it.
-func writeApplied(dir string, commit Hash) (err error) {
-	path := filepath.Join(dir, filepath.FromSlash(string(appliedRef)))
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	// The name ends in .lock, as git's own do, so that nobody takes it for a reference.
-	f, err := os.OpenFile(path+".lock", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(string(commit) + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return errors.Join(syncPath(filepath.Dir(path)), syncPath(filepath.Dir(filepath.Dir(path))))
 }
 
 // Commit describes a commit that is in the mirror.
@@ -404,12 +334,13 @@ func (r *Repo) Commit(h Hash) (Commit, error) {
 	if err != nil {
 		return Commit{}, fmt.Errorf("commit %s: %w", h.Short(), err)
 	}
-	subject, _, _ := strings.Cut(c.Message, "\n")
-	return Commit{Hash: h, Author: Author{c.Author.Name, c.Author.Email}, When: c.Author.When, Subject: subject}, nil
+	return Commit{Hash: h, Author: Author{c.Author.Name, c.Author.Email}, When: c.Author.When,
+		Committed: c.Committer.When, Subject: subject(c)}, nil
 }
 
-func openStorage(dir string, o filesystem.Options) *filesystem.Storage {
-	return filesystem.NewStorageWithOptions(osfs.New(dir), cache.NewObjectLRU(objectCache), o)
+func subject(c *object.Commit) string {
+	first, _, _ := strings.Cut(c.Message, "\n")
+	return first
 }
 
 func branchHead(st *filesystem.Storage, branch plumbing.ReferenceName) (*object.Commit, error) {

@@ -3,11 +3,11 @@ package gitsync_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,6 +66,47 @@ func TestFetchFollowsTheBranch(t *testing.T) {
 	}
 }
 
+// Bare, one branch with its full history, without tags, submodules and a work tree.
+func TestMirrorHoldsTheBranchAndNoMore(t *testing.T) {
+	sub := newOrigin(t)
+	inside := sub.commit("inside", "secret", "x")
+	o := newOrigin(t)
+	first := o.commit("one", "a", "1")
+	git(t, o.clone, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", sub.bare, "sub")
+	o.commit("two", "a", "2")
+	git(t, o.clone, "checkout", "-q", "-b", "other")
+	write(t, filepath.Join(o.clone, "b"), "not ours")
+	git(t, o.clone, "add", "-A")
+	git(t, o.clone, "commit", "-q", "-m", "other")
+	git(t, o.clone, "tag", "-a", "-m", "a tag", "v1")
+	git(t, o.clone, "tag", "light", string(first))
+	git(t, o.clone, "push", "-q", "origin", "other", "v1", "light")
+	dir := filepath.Join(t.TempDir(), "fleet.git")
+	r := open(t, o.bare, func(opts *gitsync.Options) { opts.Dir = dir })
+	fetch(t, r)
+	o.commit("three", "a", "3") // on top of other, which is merged so
+	fetch(t, r)
+	if refs := git(t, dir, "for-each-ref", "--format=%(refname)"); refs != "refs/heads/main" {
+		t.Errorf("references %q", refs)
+	}
+	for _, absent := range []string{string(inside), git(t, o.bare, "rev-parse", "v1")} {
+		if has := exec.Command("git", "-C", dir, "cat-file", "-e", absent).Run(); has == nil {
+			t.Errorf("the mirror has %s", absent)
+		}
+	}
+	if got, want := git(t, dir, "rev-list", "--count", "main"), git(t, o.bare, "rev-list", "--count", "main"); got != want {
+		t.Errorf("%s commits of %s", got, want)
+	}
+	if git(t, dir, "rev-parse", "--is-bare-repository", "--is-shallow-repository") != "true\nfalse" {
+		t.Error("not bare, or not whole")
+	}
+	for _, name := range []string{".git", "a", "index", "modules", "shallow"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			t.Errorf("the mirror has %s", name)
+		}
+	}
+}
+
 func TestRewrittenHistoryIsFollowedAndLogged(t *testing.T) {
 	o := newOrigin(t)
 	o.commit("one", "a", "1")
@@ -101,7 +142,7 @@ func TestMirrorServesWhileTheRemoteIsAway(t *testing.T) {
 		t.Error("a new mirror has an applied commit")
 	}
 	fetch(t, r)
-	if err := r.SetApplied(head); err != nil {
+	if err := r.SetApplied(gitsync.Applied{Commit: head}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(o.bare, o.bare+".away"); err != nil {
@@ -109,8 +150,8 @@ func TestMirrorServesWhileTheRemoteIsAway(t *testing.T) {
 	}
 
 	again := open(t, o.bare, in)
-	if applied, ok := again.Applied(); !ok || applied != head {
-		t.Fatalf("applied %q, %v; want %s", applied, ok, head)
+	if applied, ok := again.Applied(); !ok || applied.Commit != head {
+		t.Fatalf("applied %v, %v; want %s", applied, ok, head)
 	}
 	if got := content(t, again, head, "a"); got != "1" {
 		t.Errorf("content %q", got)
@@ -163,6 +204,27 @@ func TestDamagedMirrorIsClonedAnew(t *testing.T) {
 				}
 			}
 		},
+		"an object gone": func(t *testing.T, dir string) {
+			for _, p := range packs(t, dir) {
+				if strings.HasSuffix(p, ".pack") {
+					moved := filepath.Join(t.TempDir(), "pack")
+					if err := os.Rename(p, moved); err != nil {
+						t.Fatal(err)
+					}
+					run(t, []byte(read(t, moved)), "git", "-C", dir, "unpack-objects", "-q")
+				}
+			}
+			if err := os.RemoveAll(filepath.Join(dir, "objects", "pack")); err != nil {
+				t.Fatal(err)
+			}
+			tree := git(t, dir, "rev-parse", "main^{tree}")
+			if err := os.Remove(filepath.Join(dir, "objects", tree[:2], tree[2:])); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"branch garbage": func(t *testing.T, dir string) {
+			write(t, filepath.Join(dir, "refs", "heads", "main"), "garbage\x00\n")
+		},
 		"branch empty": func(t *testing.T, dir string) { write(t, filepath.Join(dir, "refs", "heads", "main"), "") },
 	}
 	for name, damage := range damages {
@@ -172,7 +234,7 @@ func TestDamagedMirrorIsClonedAnew(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "fleet.git")
 			r := open(t, o.bare, func(opts *gitsync.Options) { opts.Dir = dir })
 			head := fetch(t, r)
-			if err := r.SetApplied(head); err != nil {
+			if err := r.SetApplied(gitsync.Applied{Commit: head}); err != nil {
 				t.Fatal(err)
 			}
 			damage(t, dir)
@@ -180,7 +242,7 @@ func TestDamagedMirrorIsClonedAnew(t *testing.T) {
 				_, err := fs.ReadFile(files, "b")
 				return err
 			})
-			if name != "branch empty" && (err == nil || !r.Damaged()) {
+			if !strings.HasPrefix(name, "branch") && (err == nil || !r.Damaged()) {
 				t.Errorf("reading: error %v, damaged %v", err, r.Damaged())
 			}
 			if got := fetch(t, r); got != head {
@@ -189,8 +251,8 @@ func TestDamagedMirrorIsClonedAnew(t *testing.T) {
 			if got := content(t, r, head, "a"); got != "1" || r.Damaged() {
 				t.Errorf("content %q, damaged %v after healing", got, r.Damaged())
 			}
-			if applied, ok := r.Applied(); !ok || applied != head {
-				t.Errorf("applied is %q, %v after healing", applied, ok)
+			if applied, ok := r.Applied(); !ok || applied.Commit != head {
+				t.Errorf("applied is %v, %v after healing", applied, ok)
 			}
 			git(t, dir, "fsck", "--strict")
 		})
@@ -236,39 +298,6 @@ func TestInterruptedSwapAndLeftovers(t *testing.T) {
 		if _, err := os.Stat(path); err == nil {
 			t.Errorf("%s is still there", path)
 		}
-	}
-}
-
-func TestManyFetchesStayBounded(t *testing.T) {
-	o := newOrigin(t)
-	o.commit("start", "a", "0")
-	dir := filepath.Join(t.TempDir(), "fleet.git")
-	r := open(t, o.bare, func(opts *gitsync.Options) { opts.Dir = dir })
-	head := fetch(t, r)
-	if err := r.SetApplied(head); err != nil {
-		t.Fatal(err)
-	}
-	before := descriptors(t)
-	const fetches = 200
-	for i := range fetches {
-		if i%3 == 0 { // a commit each time would take git long
-			head = gitsync.Hash(git(t, o.bare, "commit-tree", "main^{tree}", "-p", "main", "-m", fmt.Sprint(i)))
-			git(t, o.bare, "update-ref", "refs/heads/main", string(head))
-		}
-		if got := fetch(t, r); got != head {
-			t.Fatalf("fetch %d: %s, want %s", i, got, head)
-		}
-		content(t, r, head, "a")
-	}
-	if after := descriptors(t); after > before {
-		t.Errorf("%d descriptors before, %d after %d fetches", before, after, fetches)
-	}
-	packs, _ := filepath.Glob(filepath.Join(dir, "objects", "pack", "*.pack"))
-	if len(packs) > 51 {
-		t.Errorf("the mirror has %d packs", len(packs))
-	}
-	if _, ok := r.Applied(); !ok {
-		t.Error("cloning anew lost the applied commit")
 	}
 }
 
@@ -421,5 +450,14 @@ func TestSilentServerIsGivenUp(t *testing.T) {
 	}
 	if n > 4 { // three of https, one of ssh
 		t.Errorf("%d connections were opened", n)
+	}
+}
+
+func TestViewIsReadInParallel(t *testing.T) {
+	o, head := fleetOrigin(t, 5, 40)
+	r := open(t, o.bare)
+	fetch(t, r)
+	if n := readAll(t, r, head, 8); n != 200 {
+		t.Errorf("%d files read", n)
 	}
 }

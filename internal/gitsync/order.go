@@ -16,7 +16,7 @@ import (
 // a cache; in any other order each such chain is followed from its beginning
 // (m: 100,000 host files, 19 times slower).
 func (t *tree) ReadOrder(ids []string) []int {
-	places := packPlaces(t.dir)
+	places := packPlaces(t.stores.dir)
 	order := make([]int, len(ids))
 	rank := make([]place, len(ids))
 	for i, id := range ids {

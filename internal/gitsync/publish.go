@@ -164,10 +164,20 @@ func (r *Repo) commit(base plumbing.Hash, change Change) (plumbing.Hash, []byte,
 		return plumbing.ZeroHash, nil, err
 	}
 	by := object.Signature{Name: change.Author.Name, Email: change.Author.Email, When: r.opts.Now()}
-	hash, err := w.put(&object.Commit{
+	commit := &object.Commit{
 		Author: by, Committer: by, Message: change.Message,
 		TreeHash: root, ParentHashes: []plumbing.Hash{base},
-	})
+	}
+	if r.opts.SigningKeyFile != "" {
+		key, err := ReadSigningKey(r.opts.SigningKeyFile)
+		if err != nil {
+			return plumbing.ZeroHash, nil, err
+		}
+		if err := key.sign(commit); err != nil {
+			return plumbing.ZeroHash, nil, err
+		}
+	}
+	hash, err := w.put(commit)
 	if err != nil {
 		return plumbing.ZeroHash, nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
@@ -234,14 +235,16 @@ func (l *limitedText) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String returns the text on one line, without control characters.
-func (l *limitedText) String() string {
+func (l *limitedText) String() string { return oneLine(string(l.kept)) }
+
+// oneLine returns text on one line, without control characters.
+func oneLine(text string) string {
 	clean := strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f {
+		if unicode.IsControl(c) {
 			return ' '
 		}
 		return c
-	}, string(l.kept))
+	}, text)
 	return strings.Join(strings.Fields(clean), " ")
 }
 

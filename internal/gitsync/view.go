@@ -16,8 +16,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
-	"github.com/go-git/go-git/v5/plumbing/storer"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
 // View calls read with the folder at path ("" or "." is the whole) of a commit
@@ -30,17 +28,17 @@ import (
 // content, by which parsed files may be cached. Asking a DirEntry for its Info,
 // or a file for its size, reads the object's header only.
 //
-// Each DirEntry also has ContentHash, which costs nothing.
+// Each DirEntry also has ContentHash, which costs nothing. The file system has
+// Blob(hash string) ([]byte, error), which reads any blob of the mirror. Several
+// goroutines may read at once.
 //
 // read must not call methods of the Repo: replacing the mirror waits for it.
 func (r *Repo) View(commit Hash, path string, read func(fs.FS) error) error {
 	r.swap.RLock()
 	defer r.swap.RUnlock()
-	// Nothing is removed from the mirror meanwhile, so the lists of packs and
-	// loose objects may be read once, and the packs stay open.
-	st := openStorage(r.opts.Dir, filesystem.Options{KeepDescriptors: true, ExclusiveAccess: true})
-	defer st.Close()
-	t, err := treeOf(st, r.opts.Dir, commit, path, func() { r.damaged.Store(true) })
+	stores := newPool(r.opts.Dir)
+	defer stores.close()
+	t, err := treeOf(stores, commit, path, func() { r.damaged.Store(true) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: set fleet.path to the folder that holds fleet.yaml, or put it back", err)
 	}
@@ -50,17 +48,17 @@ func (r *Repo) View(commit Hash, path string, read func(fs.FS) error) error {
 	return read(t)
 }
 
-// treeOf returns the file system of the folder at path of a commit; dir is the
-// repository's.
-func treeOf(st storer.EncodedObjectStorer, dir string, commit Hash, path string, damaged func()) (*tree, error) {
-	c, err := object.GetCommit(st, commit.plumbing())
+// treeOf returns the file system of the folder at path of a commit.
+func treeOf(stores *pool, commit Hash, path string, damaged func()) (*tree, error) {
+	c, err := reading(stores, func(st objectStore) (*object.Commit, error) {
+		return object.GetCommit(st, commit.plumbing())
+	})
 	if err != nil {
 		damaged()
 		return nil, fmt.Errorf("commit %s: %w", commit.Short(), err)
 	}
 	t := &tree{
-		st:      st,
-		dir:     dir,
+		stores:  stores,
 		damaged: damaged,
 		root:    entry{name: ".", mode: filemode.Dir, hash: c.TreeHash},
 		dirs:    make(map[plumbing.Hash][]entry),
@@ -87,12 +85,11 @@ var _ interface {
 
 // tree is the fs.FS of one folder of one commit.
 type tree struct {
-	dir     string // of the repository
 	root    entry
 	damaged func() // called when an object cannot be read
+	stores  *pool
 
-	mu   sync.Mutex // go-git's storage is not safe for concurrent reads
-	st   storer.EncodedObjectStorer
+	mu   sync.Mutex
 	dirs map[plumbing.Hash][]entry // decoded, sorted by name
 }
 
@@ -134,11 +131,23 @@ func (t *tree) lookup(op, name string) (entry, error) {
 // list returns the entries of a folder, sorted by name.
 func (t *tree) list(h plumbing.Hash) ([]entry, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if list, ok := t.dirs[h]; ok {
+	list, ok := t.dirs[h]
+	t.mu.Unlock()
+	if ok {
 		return list, nil
 	}
-	decoded, err := object.GetTree(t.st, h)
+	list, err := t.decode(h)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dirs[h] = list
+	return list, nil
+}
+
+func (t *tree) decode(h plumbing.Hash) ([]entry, error) {
+	decoded, err := reading(t.stores, func(st objectStore) (*object.Tree, error) { return object.GetTree(st, h) })
 	if err != nil {
 		t.damaged()
 		return nil, fmt.Errorf("tree %s: %w", h, err)
@@ -157,7 +166,6 @@ func (t *tree) list(h plumbing.Hash) ([]entry, error) {
 			return nil, fmt.Errorf("tree %s: %q stands twice", h, list[i].name)
 		}
 	}
-	t.dirs[h] = list
 	return list, nil
 }
 
@@ -166,9 +174,7 @@ func (t *tree) stat(e entry) (info, error) {
 	if !e.regular() {
 		return info{entry: e}, nil
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	size, err := t.st.EncodedObjectSize(e.hash)
+	size, err := reading(t.stores, func(st objectStore) (int64, error) { return st.EncodedObjectSize(e.hash) })
 	if err != nil {
 		t.damaged()
 		return info{}, fmt.Errorf("blob %s: %w", e.hash, err)
@@ -177,9 +183,7 @@ func (t *tree) stat(e entry) (info, error) {
 }
 
 func (t *tree) content(e entry) ([]byte, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	data, err := blob(t.st, e.hash)
+	data, err := reading(t.stores, func(st objectStore) ([]byte, error) { return blob(st, e.hash) })
 	if err != nil {
 		t.damaged()
 		return nil, fmt.Errorf("blob %s: %w", e.hash, err)
@@ -187,17 +191,30 @@ func (t *tree) content(e entry) ([]byte, error) {
 	return data, nil
 }
 
-func blob(st storer.EncodedObjectStorer, h plumbing.Hash) (data []byte, err error) {
+// Blob returns the content of a file that this commit need not hold, by its id.
+func (t *tree) Blob(hash string) ([]byte, error) {
+	data, err := reading(t.stores, func(st objectStore) ([]byte, error) { return blob(st, plumbing.NewHash(hash)) })
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", hash, err)
+	}
+	return data, nil
+}
+
+func blob(st objectStore, h plumbing.Hash) ([]byte, error) {
 	obj, err := st.EncodedObject(plumbing.BlobObject, h)
 	if err != nil {
 		return nil, err
 	}
+	return content(obj)
+}
+
+func content(obj plumbing.EncodedObject) ([]byte, error) {
 	r, err := obj.Reader()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
-	data = make([]byte, obj.Size())
+	data := make([]byte, obj.Size())
 	_, err = io.ReadFull(r, data)
 	return data, err
 }

@@ -31,8 +31,8 @@ type Source interface {
 	// Commit describes a commit in the mirror.
 	Commit(gitsync.Hash) (gitsync.Commit, error)
 	// Applied returns what SetApplied kept, also in an earlier process.
-	Applied() (gitsync.Hash, bool)
-	SetApplied(gitsync.Hash) error
+	Applied() (gitsync.Applied, bool)
+	SetApplied(gitsync.Applied) error
 	// Damaged says that reading the mirror failed and the next Fetch mends it.
 	Damaged() bool
 }
@@ -188,7 +188,8 @@ func (r *Roster) unlock() { <-r.pulling }
 // restore puts the commit in force that was so before. Failing is no error: the
 // pull that follows may still bring a fleet.
 func (r *Roster) restore() {
-	commit, ok := r.o.Source.Applied()
+	applied, ok := r.o.Source.Applied()
+	commit := applied.Commit
 	if !ok || r.Current() != nil {
 		return
 	}
@@ -248,7 +249,7 @@ func (r *Roster) refresh(ctx context.Context, force bool) (Result, error) {
 		r.judge(head, problems)
 		return Rejected, rejection(head, problems)
 	}
-	if err := r.o.Source.SetApplied(head); err != nil {
+	if err := r.o.Source.SetApplied(gitsync.Applied{Commit: head}); err != nil {
 		return Failed, err
 	}
 	r.apply(fleet, head)

@@ -61,9 +61,11 @@ func (s *fakeSource) View(commit gitsync.Hash, path string, read func(fs.FS) err
 func (s *fakeSource) Commit(h gitsync.Hash) (gitsync.Commit, error) {
 	return gitsync.Commit{Hash: h, Subject: "subject of " + string(h)}, nil
 }
-func (s *fakeSource) Applied() (gitsync.Hash, bool)   { return s.applied, s.applied != "" }
-func (s *fakeSource) SetApplied(h gitsync.Hash) error { s.applied = h; return nil }
-func (s *fakeSource) Damaged() bool                   { return s.damaged }
+func (s *fakeSource) Applied() (gitsync.Applied, bool) {
+	return gitsync.Applied{Commit: s.applied}, s.applied != ""
+}
+func (s *fakeSource) SetApplied(a gitsync.Applied) error { s.applied = a.Commit; return nil }
+func (s *fakeSource) Damaged() bool                      { return s.damaged }
 
 // load reads the file hosts, an id and perhaps a display name a line.
 func load(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem, error) {
