@@ -152,7 +152,7 @@ func openDSN(dsn string) (*clickhouse.DB, error) {
 	}
 	db, err := clickhouse.Open(clickhouse.Options{DSN: dsn, Timeout: 30 * time.Second})
 	if err != nil {
-		return nil, wrongUse{fmt.Errorf("--dsn %s: it cannot be used; write it as hub dsn prints it", u.Redacted())}
+		return nil, wrongUse{fmt.Errorf("--dsn: the URL of %s cannot be used; write it as hub dsn prints it", u.Host)}
 	}
 	return db, nil
 }
