@@ -147,12 +147,12 @@ func (r rotation) end(cmd *cobra.Command, owner *hub.Owner) error {
 // part of an error.
 func openDSN(dsn string) (*clickhouse.DB, error) {
 	u, err := url.Parse(dsn)
-	if err != nil || u.Scheme != "clickhouse" || u.Host == "" {
-		return nil, wrongUse{errors.New("--dsn is not the URL of a ClickHouse: write clickhouse://user:password@host:9000/hub, as hub dsn prints it")}
+	if err != nil || u.Host == "" {
+		return nil, wrongUse{errors.New("--dsn is not a URL: write clickhouse://user:password@host:9000/hub, as hub dsn prints it")}
 	}
 	db, err := clickhouse.Open(clickhouse.Options{DSN: dsn, Timeout: 30 * time.Second})
 	if err != nil {
-		return nil, wrongUse{fmt.Errorf("--dsn: the URL of %s cannot be used; write it as hub dsn prints it", u.Host)}
+		return nil, wrongUse{fmt.Errorf("--dsn: nobody can be asked at this URL of %s: write clickhouse://user:password@host:9000/hub, as hub dsn prints it", u.Host)}
 	}
 	return db, nil
 }

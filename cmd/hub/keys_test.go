@@ -133,6 +133,17 @@ func TestLostIdentityDrill(t *testing.T) {
 	}
 }
 
+func TestProgressIsWipedAtTheEnd(t *testing.T) {
+	var out strings.Builder
+	show := progress(&out, "files")
+	for i := range 250 {
+		show(i+1, 250)
+	}
+	if want := "\r100 of 250 files\r200 of 250 files\r\x1b[K"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
 // commit commits and pushes what the clone holds.
 func (s *site) commit(message string) {
 	s.t.Helper()
