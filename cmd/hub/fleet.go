@@ -11,13 +11,14 @@ import (
 )
 
 func fleetCommand() *cobra.Command {
-	cmd := group("fleet", "Work on a fleet folder: begin one, enroll hosts, add keys, validate")
+	cmd := group("fleet", "Work on a fleet folder: begin one, enroll hosts, replace keys, validate")
 	cmd.Long = `Work on a fleet folder. DIR is the folder that holds fleet.yaml, or one whose
 folder fleet does. Commit and push what these commands write: the hub follows
 the repository's branch.`
 	keys := group("key", "Keys in a fleet folder")
 	keys.AddCommand(fleetKeyAddCommand())
-	cmd.AddCommand(fleetInitCommand(), fleetEnrollCommand(), keys, fleetValidateCommand(), fleetPlanCommand())
+	cmd.AddCommand(fleetInitCommand(), fleetEnrollCommand(), keys, fleetValidateCommand(), fleetPlanCommand(),
+		fleetRotateCommand(), fleetResealCommand(), fleetRetireCommand(), fleetRevealCommand())
 	return cmd
 }
 

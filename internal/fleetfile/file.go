@@ -78,6 +78,7 @@ func (r *reader) readHost() {
 	r.agree("metadata.customer", f.Metadata.Customer, folder, "the folder")
 	r.checkLabels(f.Metadata.Labels)
 	r.checkText("spec.displayName", f.Spec.DisplayName)
+	r.checkRetired(f.Spec)
 	r.checkObject("spec.desired", f.Spec.Desired)
 	r.checkObject("spec.drRecord", f.Spec.DRRecord)
 	h := &hub.Host{

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/yamlfile"
 )
 
@@ -50,10 +49,18 @@ type HostMetadata struct {
 type HostSpec struct {
 	DisplayName string        `yaml:"displayName,omitempty" doc:"The name people read."`
 	State       string        `yaml:"state,omitempty" oneof:"active|paused|retired" doc:"active (the default); paused: reports are taken, nobody is alarmed; retired: the host's keys are unknown."`
+	Retired     *Retirement   `yaml:"retired,omitempty" doc:"Why a retired host was let go; written by hub fleet retire."`
 	Monitor     *Monitor      `yaml:"monitor,omitempty" doc:"Lengths of silence; what is left out is as on the customer, the fleet, the hub."`
 	Keys        []Key         `yaml:"keys" doc:"The agent's keys. Two may overlap, so that one can be replaced without a gap."`
 	Desired     yamlfile.JSON `yaml:"desired,omitempty" doc:"Inert: read, checked and mirrored for analysts, never sent to an agent."`
 	DRRecord    yamlfile.JSON `yaml:"drRecord,omitempty" doc:"Inert, as desired."`
+}
+
+// Retirement is what people want to know of a host that was let go. The hub
+// makes no use of it.
+type Retirement struct {
+	At     *time.Time `yaml:"at,omitempty" doc:"When it was let go."`
+	Reason string     `yaml:"reason" required:"true" doc:"Why, in one line of at most 256 characters."`
 }
 
 // CustomerFile is the content of a customer's file.
@@ -129,35 +136,6 @@ func Schemas() map[string][]byte {
 		schemaDir + "/customer.json": yamlfile.Schema("Customer", CustomerFile{}),
 		schemaDir + "/host.json":     yamlfile.Schema("Host", HostFile{}),
 	}
-}
-
-// Keys returns the keys that a file holds; name is its path in the fleet folder
-// and says of what kind it is. The seals are not looked at.
-func Keys(name string, data []byte) ([]Key, []hub.Problem) {
-	doc, problems := yamlfile.Parse(name, data, maxFileBytes)
-	if doc == nil {
-		return nil, problems
-	}
-	switch role, _, _ := placeOf(name); role {
-	case hostRole:
-		var f HostFile
-		problems = append(problems, doc.Decode(&f)...)
-		return f.Spec.Keys, problems
-	case customerRole:
-		var f CustomerFile
-		problems = append(problems, doc.Decode(&f)...)
-		return f.Spec.Keys, problems
-	default:
-		var f FleetFile
-		problems = append(problems, doc.Decode(&f)...)
-		return f.Spec.Keys, problems
-	}
-}
-
-// AddKey returns data, the content of the file named name, with one more key.
-// All the rest stays as it was written.
-func AddKey(name string, data []byte, k Key) ([]byte, error) {
-	return yamlfile.Append(name, data, "spec.keys", k)
 }
 
 // role is what a file is for.

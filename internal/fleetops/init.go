@@ -118,7 +118,16 @@ func ensureIdentity(dir, file string) ([]seal.Recipient, bool, error) {
 // GenerateIdentity makes an X25519 identity, writes it to a new file (0600) and
 // returns its recipient.
 func GenerateIdentity(file string) (seal.Recipient, error) {
-	id, err := seal.GenerateIdentity()
+	return saveIdentity(file, seal.GenerateIdentity)
+}
+
+// GenerateHybridIdentity is GenerateIdentity for a post-quantum hybrid identity.
+func GenerateHybridIdentity(file string) (seal.Recipient, error) {
+	return saveIdentity(file, seal.GenerateHybridIdentity)
+}
+
+func saveIdentity(file string, generate func() (seal.Identity, error)) (seal.Recipient, error) {
+	id, err := generate()
 	if err != nil {
 		return seal.Recipient{}, err
 	}

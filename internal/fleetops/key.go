@@ -23,39 +23,60 @@ type AddedKey struct {
 // AddKey makes a key for owner in the fleet that dir means, beside those it has.
 // The rest of the owner's file stays as it was written.
 func AddKey(dir string, owner hub.Owner) (AddedKey, error) {
+	return addKey(dir, owner, func(f *fleetfile.KeyFile, k fleetfile.Key) ([]byte, error) { return f.AddKey(k) })
+}
+
+// addKey makes a key for owner and writes the file that edit makes of it.
+func addKey(dir string, owner hub.Owner, edit func(*fleetfile.KeyFile, fleetfile.Key) ([]byte, error)) (AddedKey, error) {
 	dir, err := ResolveDir(dir)
 	if err != nil {
 		return AddedKey{}, err
 	}
-	fsys := os.DirFS(dir)
-	name, err := fileOf(fsys, owner)
+	f, err := readKeyFile(dir, owner)
 	if err != nil {
 		return AddedKey{}, err
 	}
-	data, err := fs.ReadFile(fsys, name)
+	recipients, err := readRecipients(os.DirFS(dir))
 	if err != nil {
 		return AddedKey{}, err
 	}
-	keys, problems := fleetfile.Keys(name, data)
-	if len(problems) > 0 {
-		return AddedKey{}, fmt.Errorf("%s: mend this first", problems[0])
-	}
-	recipients, err := readRecipients(fsys)
+	key, secret, err := newKey(owner, nextID(f.Keys), recipients)
 	if err != nil {
 		return AddedKey{}, err
 	}
-	key, secret, err := newKey(owner, nextID(keys), recipients)
+	data, err := edit(f, key)
 	if err != nil {
 		return AddedKey{}, err
 	}
-	if data, err = fleetfile.AddKey(name, data, key); err != nil {
-		return AddedKey{}, err
-	}
-	file := filepath.Join(dir, name)
+	file := filepath.Join(dir, f.Name)
 	if err := replace(file, data); err != nil {
 		return AddedKey{}, err
 	}
 	return AddedKey{Owner: owner, KeyID: key.ID, APIKey: secret, File: file}, nil
+}
+
+// readKeyFile reads the file of dir that holds owner's keys.
+func readKeyFile(dir string, owner hub.Owner) (*fleetfile.KeyFile, error) {
+	fsys := os.DirFS(dir)
+	name, err := fileOf(fsys, owner)
+	if err != nil {
+		return nil, err
+	}
+	data, err := fs.ReadFile(fsys, name)
+	if err != nil {
+		return nil, err
+	}
+	f, problems := fleetfile.ReadKeys(name, data)
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("%s: mend this first", in(dir, problems[0]))
+	}
+	return f, nil
+}
+
+// in names a problem's file as seen from where the fleet folder dir is.
+func in(dir string, p hub.Problem) hub.Problem {
+	p.File = filepath.Join(dir, p.File)
+	return p
 }
 
 // fileOf returns the path of the file that holds owner's keys.

@@ -1,5 +1,5 @@
-// Package fleetops is what operators do to a fleet folder: begin one, enroll
-// hosts, add keys, validate.
+// Package fleetops is what operators do to a fleet folder: begin one, enroll and
+// retire hosts, add and replace keys, seal them anew, validate.
 //
 // Each operation works out the files first, from the folder as an fs.FS, and
 // only then writes them: [EnrollFiles] gives the same files to a caller that

@@ -31,16 +31,36 @@ func create(file string, data []byte) error {
 
 // replace writes an existing file anew, at once.
 func replace(file string, data []byte) error {
-	info, err := os.Stat(file)
-	if err != nil {
-		return err
+	return replaceAll(map[string][]byte{file: data})
+}
+
+// replaceAll writes existing files anew. What can fail, as on a full disk or in
+// a folder that may not be written to, fails before the first takes its place:
+// then all are as they were.
+func replaceAll(files map[string][]byte) (err error) {
+	var temps []string
+	defer func() {
+		for _, temp := range temps {
+			err = errors.Join(err, os.Remove(temp))
+		}
+	}()
+	names := sortedKeys(files)
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		temp, err := writeTemp(name, files[name], info.Mode().Perm())
+		if err != nil {
+			return err
+		}
+		temps = append(temps, temp)
 	}
-	temp, err := writeTemp(file, data, info.Mode().Perm())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(temp, file); err != nil {
-		return errors.Join(err, os.Remove(temp))
+	for _, name := range names {
+		if err := os.Rename(temps[0], name); err != nil {
+			return err
+		}
+		temps = temps[1:]
 	}
 	return nil
 }

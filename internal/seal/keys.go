@@ -176,7 +176,7 @@ func ParseRecipients(file string, data []byte) ([]Recipient, []hub.Problem) {
 			continue
 		case len(all) > 0 && all[0].kind != r.kind:
 			report(n, "X25519 and hybrid recipients cannot be mixed: age would not seal to them",
-				"replace all of them by recipients of one kind, then reseal")
+				"replace all of them by recipients of one kind, then: hub fleet reseal --identity FILE")
 		}
 		all = append(all, r)
 	}

@@ -43,12 +43,9 @@ func (o *Opener) Open(owner hub.Owner, keyID, armored string) (hub.Digest, error
 	if known {
 		return digest, nil
 	}
-	p, err := Open(armored, o.identities)
+	p, err := OpenAs(owner, keyID, armored, o.identities)
 	if err != nil {
 		return hub.Digest{}, err
-	}
-	if p.Owner != owner || p.KeyID != keyID {
-		return hub.Digest{}, &OwnerError{Owner: p.Owner, Wanted: owner, KeyID: p.KeyID, WantedKeyID: keyID}
 	}
 	if digest, err = hub.DigestKey(p.Key.Reveal()); err != nil {
 		return hub.Digest{}, err

@@ -4,8 +4,8 @@
 // age gives secrecy, not authorship, and authenticates no context: whoever
 // knows a recipient can seal a key, and a sealed key can be copied. So the
 // plaintext is the JSON {"v":1,"owner":"host/…","id":"k1","key":"<64 hex>"},
-// and [Opener] refuses a seal that stands where another owner or key id is
-// expected. Who may change what stands there is for git to say.
+// and [OpenAs] and [Opener] refuse a seal that stands where another owner or key
+// id is expected. Who may change what stands there is for git to say.
 //
 // Recipients and identities are age's own: X25519, and the post-quantum hybrid
 // of age 1.3. Plugins, SSH keys and passphrases are refused by name; nothing
@@ -99,7 +99,7 @@ func Seal(p Payload, to []Recipient) (armored string, sealedTo []string, err err
 }
 
 // Open decrypts what Seal made with the first identity that can. It does not
-// know where the seal stood: Opener does.
+// know where the seal stood: OpenAs and Opener do.
 func Open(armored string, identities []Identity) (Payload, error) {
 	if len(identities) == 0 {
 		return Payload{}, ErrNoIdentity
@@ -124,6 +124,19 @@ func Open(armored string, identities []Identity) (Payload, error) {
 		return Payload{}, ErrDamaged
 	}
 	return decode(text)
+}
+
+// OpenAs decrypts a seal that stands where key keyID of owner is expected. What
+// was made for another place is refused with an *OwnerError.
+func OpenAs(owner hub.Owner, keyID, armored string, identities []Identity) (Payload, error) {
+	p, err := Open(armored, identities)
+	if err != nil {
+		return Payload{}, err
+	}
+	if p.Owner != owner || p.KeyID != keyID {
+		return Payload{}, &OwnerError{Owner: p.Owner, Wanted: owner, KeyID: p.KeyID, WantedKeyID: keyID}
+	}
+	return p, nil
 }
 
 // Kind is a kind of recipient.

@@ -290,7 +290,7 @@ func TestParseRecipients(t *testing.T) {
 		"twice": {text + x1.Recipient().String() + "\n",
 			"recipients.txt:5:1: this recipient stands twice"},
 		"mixed": {text + h.Recipient().String() + "\n",
-			"recipients.txt:5:1: X25519 and hybrid recipients cannot be mixed: age would not seal to them (replace all of them by recipients of one kind, then reseal)"},
+			"recipients.txt:5:1: X25519 and hybrid recipients cannot be mixed: age would not seal to them (replace all of them by recipients of one kind, then: hub fleet reseal --identity FILE)"},
 		"secret": {x1.secret.Reveal() + "\n",
 			"recipients.txt:1:1: a secret identity stands here: it is known to whoever can read this repository (make a new one, and reseal everything that was sealed to this one)"},
 		"plugin": {"age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t\n",

@@ -8,8 +8,8 @@
 // syntactically fine and wrong for another reason can be reported at its place
 // too: [Document.Problem].
 //
-// [Append] changes a file and leaves everything else of it as it was, comments
-// included. [Schema] describes to an editor what Decode accepts.
+// [Append] and [Apply] change a file and leave everything else of it as it was,
+// comments included. [Schema] describes to an editor what Decode accepts.
 //
 // It is the only package that imports yaml.v3, which is frozen upstream.
 package yamlfile

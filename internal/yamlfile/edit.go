@@ -2,6 +2,7 @@ package yamlfile
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -37,41 +38,85 @@ func encode(out *bytes.Buffer, v any) error {
 // form that cannot be added to as text (a flow list with items, say) the file
 // is rendered anew, with its comments.
 func Append(file string, data []byte, path string, item any) ([]byte, error) {
-	doc, problems := Parse(file, data, len(data))
-	if len(problems) > 0 {
-		return nil, fmt.Errorf("%s: mend this first", problems[0])
+	doc, want, err := editable(file, data)
+	if err != nil {
+		return nil, err
 	}
 	var node yaml.Node
 	if err := node.Encode(item); err != nil {
 		return nil, err
 	}
-	want := clone(doc.root)
-	if want == nil {
-		want = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
-	}
 	if err := appendNode(want, splitPath(path), &node); err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", file, path, err)
 	}
-	if edited := appendText(doc, data, path, &node); edited != nil {
-		// The text was worked out from lines and columns: believe it only
-		// when it reads as it should.
-		if got, err := parseNode(edited); err == nil && sameValue(got, want) {
-			return edited, nil
-		}
+	out, err := verified(appendText(doc, data, path, &node), want)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return out, nil
+}
+
+// editable parses a file that is to be edited; want is a copy of its top node,
+// for the edit to be made on.
+func editable(file string, data []byte) (doc *Document, want *yaml.Node, err error) {
+	doc, problems := Parse(file, data, len(data))
+	if len(problems) > 0 {
+		return nil, nil, fmt.Errorf("%s: mend this first", problems[0])
+	}
+	if want = clone(doc.root); want == nil {
+		want = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+	}
+	return doc, want, nil
+}
+
+// errNoEdit means that a file is written in a way (yaml.v3 cannot render every
+// file that it reads) that leaves the edit to a person.
+var errNoEdit = errors.New("cannot be edited by a program: write the change by hand")
+
+// verified returns the edited text. That was worked out from lines and columns:
+// it is believed only when it reads as wanted. Otherwise (or where it is nil)
+// what is wanted is rendered anew, and that is believed no sooner.
+func verified(edited []byte, want *yaml.Node) ([]byte, error) {
+	if edited != nil && reads(edited, want) {
+		return edited, nil
 	}
 	var out bytes.Buffer
-	err := encode(&out, want)
-	return out.Bytes(), err
+	if err := encode(&out, want); err != nil || !reads(out.Bytes(), want) {
+		return nil, errNoEdit
+	}
+	return out.Bytes(), nil
+}
+
+func reads(text []byte, want *yaml.Node) bool {
+	got, err := parseNode(text)
+	return err == nil && sameValue(got, want)
 }
 
 // appendNode adds item to the list that steps lead to from n, making what is
 // missing on the way.
 func appendNode(n *yaml.Node, steps []string, item *yaml.Node) error {
+	list, err := reach(n, steps, yaml.SequenceNode)
+	if err != nil {
+		return err
+	}
+	if list.Kind != yaml.SequenceNode {
+		return fmt.Errorf("must be a list, not %s", kindName(list.Kind))
+	}
+	if len(list.Content) == 0 {
+		list.Style = 0
+	}
+	list.Content = append(list.Content, item)
+	return nil
+}
+
+// reach returns what steps lead to from n. What is missing on the way is made:
+// mappings, and last one of the given kind.
+func reach(n *yaml.Node, steps []string, last yaml.Kind) (*yaml.Node, error) {
 	for i, step := range steps {
 		_, value := child(n, step)
 		switch {
 		case value == nil && n.Kind != yaml.MappingNode:
-			return fmt.Errorf("%s has no place in %s", step, kindName(n.Kind))
+			return nil, fmt.Errorf("%s has no place in %s", step, kindName(n.Kind))
 		case value == nil:
 			if len(n.Content) == 0 {
 				n.Style = 0 // {} grows into lines
@@ -82,20 +127,13 @@ func appendNode(n *yaml.Node, steps []string, item *yaml.Node) error {
 		if value.Kind == 0 || isNull(value) {
 			*value = yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", HeadComment: value.HeadComment,
 				LineComment: value.LineComment, FootComment: value.FootComment}
-			if i == len(steps)-1 {
-				value.Kind, value.Tag = yaml.SequenceNode, "!!seq"
+			if i == len(steps)-1 && last == yaml.SequenceNode {
+				value.Kind, value.Tag = last, "!!seq"
 			}
 		}
 		n = value
 	}
-	if n.Kind != yaml.SequenceNode {
-		return fmt.Errorf("must be a list, not %s", kindName(n.Kind))
-	}
-	if len(n.Content) == 0 {
-		n.Style = 0
-	}
-	n.Content = append(n.Content, item)
-	return nil
+	return n, nil
 }
 
 // appendText does what appendNode does, on the text. It returns nil where it
@@ -135,8 +173,12 @@ func appendText(doc *Document, data []byte, path string, item *yaml.Node) []byte
 }
 
 func renderItem(item *yaml.Node) string {
+	return render(&yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{item}})
+}
+
+func render(n *yaml.Node) string {
 	var out bytes.Buffer
-	_ = encode(&out, &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{item}}) // made by Node.Encode: cannot fail
+	_ = encode(&out, n) // made by Node.Encode: cannot fail
 	return out.String()
 }
 
