@@ -37,14 +37,11 @@ type Document struct {
 // that this package refuses, both the document and the problems are returned,
 // so that Decode can add its own.
 func Parse(file string, data []byte, limit int) (*Document, []hub.Problem) {
-	whole := func(message, hint string) []hub.Problem {
-		return []hub.Problem{{File: file, Message: message, Hint: hint}}
-	}
 	if len(data) > limit {
-		return nil, whole(fmt.Sprintf("the file has %d bytes; at most %d are read", len(data), limit), "")
+		return nil, []hub.Problem{{File: file, Rule: "size", Message: fmt.Sprintf("the file has %d bytes; at most %d are read", len(data), limit)}}
 	}
 	if at := invalidUTF8(data); at.Line > 0 {
-		return nil, []hub.Problem{{File: file, Line: at.Line, Column: at.Column, Message: "not valid UTF-8"}}
+		return nil, []hub.Problem{{File: file, Line: at.Line, Column: at.Column, Rule: "syntax", Message: "not valid UTF-8"}}
 	}
 	root, err := parseNode(data)
 	if err != nil {
@@ -97,7 +94,10 @@ var (
 )
 
 func syntaxProblem(file string, err error) hub.Problem {
-	p := hub.Problem{File: file, Message: err.Error()}
+	p := hub.Problem{File: file, Rule: "syntax", Message: err.Error()}
+	if errors.Is(err, errSecondDocument) {
+		p.Rule = "yaml-feature"
+	}
 	m := syntaxLine.FindStringSubmatch(p.Message)
 	if m == nil {
 		return p
@@ -134,25 +134,25 @@ type checker struct {
 	tooDeep  bool
 }
 
-func (c *checker) report(n *yaml.Node, message, hint string) {
-	c.problems = append(c.problems, c.doc.problemAt(n, message, hint))
+func (c *checker) report(n *yaml.Node, rule, message, hint string) {
+	c.problems = append(c.problems, c.doc.problemAt(n, rule, message, hint))
 }
 
 func (c *checker) check(n *yaml.Node, depth int) {
 	if depth > maxDepth {
 		if !c.tooDeep {
-			c.report(n, fmt.Sprintf("nested deeper than %d levels", maxDepth), "")
+			c.report(n, "syntax", fmt.Sprintf("nested deeper than %d levels", maxDepth), "")
 		}
 		c.tooDeep = true
 		return
 	}
 	switch {
 	case n.Kind == yaml.AliasNode:
-		c.report(n, fmt.Sprintf("alias *%s: aliases are not allowed", n.Value), "write the value out")
+		c.report(n, "yaml-feature", fmt.Sprintf("alias *%s: aliases are not allowed", n.Value), "write the value out")
 	case n.Anchor != "":
-		c.report(n, fmt.Sprintf("anchor &%s: anchors are not allowed", n.Anchor), "")
+		c.report(n, "yaml-feature", fmt.Sprintf("anchor &%s: anchors are not allowed", n.Anchor), "")
 	case n.Style&yaml.TaggedStyle != 0:
-		c.report(n, fmt.Sprintf("tag %s: tags are not allowed", n.Tag), "")
+		c.report(n, "yaml-feature", fmt.Sprintf("tag %s: tags are not allowed", n.Tag), "")
 	}
 	if n.Kind == yaml.MappingNode {
 		c.checkKeys(n)
@@ -167,11 +167,11 @@ func (c *checker) checkKeys(n *yaml.Node) {
 	for key := range pairs(n) {
 		switch {
 		case key.Kind != yaml.ScalarNode:
-			c.report(key, "a key must be a plain text", "")
+			c.report(key, "yaml-feature", "a key must be a plain text", "")
 		case key.Tag == "!!merge":
-			c.report(key, "merge keys (<<) are not allowed", "write the keys out")
+			c.report(key, "yaml-feature", "merge keys (<<) are not allowed", "write the keys out")
 		case lines[key.Value] > 0:
-			c.report(key, fmt.Sprintf("key %q stands twice", key.Value), fmt.Sprintf("first in line %d", lines[key.Value]))
+			c.report(key, "duplicate", fmt.Sprintf("key %q stands twice", key.Value), fmt.Sprintf("first in line %d", lines[key.Value]))
 		default:
 			lines[key.Value] = key.Line
 		}
@@ -191,8 +191,8 @@ func pairs(n *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
-func (d *Document) problemAt(n *yaml.Node, message, hint string) hub.Problem {
-	p := hub.Problem{File: d.file, Line: 1, Column: 1, Message: message, Hint: hint}
+func (d *Document) problemAt(n *yaml.Node, rule, message, hint string) hub.Problem {
+	p := hub.Problem{File: d.file, Line: 1, Column: 1, Rule: rule, Message: message, Hint: hint}
 	if n != nil {
 		p.Line, p.Column = n.Line, n.Column
 	}
