@@ -137,6 +137,7 @@ f.yaml:14:7: list must be a list, not a mapping (lines of key: value)`},
 		"nothing":       {"", `f.yaml:1:1: kind is missing`},
 		"a list":        {"- a\n", `f.yaml:1:1: the file must be a mapping (lines of key: value), not a list`},
 		"missing":       {"\n# x\nname: a\n", `f.yaml:3:1: kind is missing`},
+		"empty text":    {"kind: Sample\nitems: [{id: ''}]\n", `f.yaml:2:9: items[0].id is missing`},
 		"empty item":    {"kind: Sample\nlist: [a, ~]\n", `f.yaml:2:11: list[1] is empty`},
 		"duplicate key": {"kind: Sample\nname: a\nname: b\n", `f.yaml:3:1: key "name" stands twice (first in line 2)`},
 		"deep duplicate": {"kind: Sample\ndesired: {a: {b: 1, b: 2}}\n",
@@ -161,6 +162,33 @@ f.yaml:14:7: list must be a list, not a mapping (lines of key: value)`},
 				t.Errorf("got\n%s\nwant\n%s", got, test.want)
 			}
 		})
+	}
+}
+
+func TestProblemsNameTheirRule(t *testing.T) {
+	for text, want := range map[string]string{
+		"kind: Sample\nnme: a\n":                  "unknown-key",
+		"name: a\n":                               "missing",
+		"kind: sample\n":                          "value",
+		"kind: Sample\ncount: x\n":                "value",
+		"kind: Sample\nlist: {}\n":                "value",
+		"kind: Sample\nname: a\nname: b\n":        "duplicate",
+		"kind: Sample\nname: &a b\n":              "yaml-feature",
+		"kind: Sample\nname: !!str b\n":           "yaml-feature",
+		"kind: Sample\n<<: {name: a}\n":           "yaml-feature",
+		"kind: Sample\n---\n":                     "yaml-feature",
+		"kind: Sample\n? [a]\n: b\n":              "yaml-feature",
+		"kind: [\n":                               "syntax",
+		"kind: \xff\n":                            "syntax",
+		"kind: Sample" + strings.Repeat(" ", 100): "size",
+	} {
+		doc, problems := Parse("f.yaml", []byte(text), 100)
+		if doc != nil {
+			problems = append(problems, doc.Decode(new(sample))...)
+		}
+		if len(problems) != 1 || problems[0].Rule != want {
+			t.Errorf("%q: %+v, not one of the rule %s", text, problems, want)
+		}
 	}
 }
 
