@@ -26,31 +26,6 @@ func dirFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().String("dir", ".", "fleet `folder`, or the one above it")
 }
 
-func fleetInitCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "init DIR", Short: "Begin a fleet in a folder", Args: cobra.ExactArgs(1)}
-	var o fleetops.InitOptions
-	cmd.Flags().StringVar(&o.IdentityFile, "identity", "", "the hub's age identity `file`, made where it is missing; keep it out of the repository")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		done, err := fleetops.Init(args[0], o)
-		out := cmd.OutOrStdout()
-		if done.IdentityMade {
-			fmt.Fprintf(out, "made %s: the hub needs it (fleet.identity_files), and nobody else may have it\n", o.IdentityFile)
-		}
-		for _, file := range done.Files {
-			fmt.Fprintln(out, "wrote", file)
-		}
-		if err != nil {
-			return err
-		}
-		if len(done.Recipients) == 0 {
-			fmt.Fprintln(out, "Next: hub key generate --out FILE, and put the recipient that it prints into recipients.txt")
-		}
-		_, err = fmt.Fprintf(out, "Next: hub fleet enroll --dir %s --customer NAME --new-customer\n", args[0])
-		return err
-	}
-	return cmd
-}
-
 func fleetEnrollCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "enroll --customer NAME", Short: "Add hosts, each with a key", Args: cobra.NoArgs,
