@@ -341,7 +341,7 @@ func TestSchema(t *testing.T) {
 		"labels":  `{"additionalProperties":{"type":"string"},"type":"object"}`,
 		"list":    `{"items":{"type":"string"},"type":"array"}`,
 		"desired": `{"type":"object"}`,
-		"items": `{"items":{"additionalProperties":false,"properties":{"id":{"type":"string"},` +
+		"items": `{"items":{"additionalProperties":false,"properties":{"id":{"minLength":1,"type":"string"},` +
 			`"notAfter":{"format":"date-time","type":"string"}},"required":["id"],"type":"object"},"type":"array"}`,
 	} {
 		if text, _ := json.Marshal(properties[name]); string(text) != want {
