@@ -197,6 +197,8 @@ func TestSyntaxMistakesNameTheLine(t *testing.T) {
 		"kind: Sample\nname: a\n  b: c\n":       "f.yaml:3: not YAML: mapping values are not allowed in this context",
 		"kind: Sample\nlist: [a\nname: b\n":     "f.yaml:2: not YAML: did not find expected ',' or ']' (here, or in what begins here)",
 		"list: [\n":                             "f.yaml:2: not YAML: did not find expected node content (here, or in what begins here)",
+		"list: [":                               "f.yaml:1: not YAML: did not find expected node content (here, or in what begins here)",
+		"list: [\r":                             "f.yaml:2: not YAML: did not find expected node content (here, or in what begins here)",
 		"kind: Sample\nsection:\n  a: b\n c: d": "f.yaml:4: not YAML: did not find expected key (here, or in what begins here)",
 		"kind: Sample\nname: 'a\n":              "f.yaml:2: not YAML: found unexpected end of stream",
 		"name: *a\n":                            "f.yaml: not YAML: unknown anchor 'a' referenced",

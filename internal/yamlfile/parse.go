@@ -45,7 +45,7 @@ func Parse(file string, data []byte, limit int) (*Document, []hub.Problem) {
 	}
 	root, err := parseNode(data)
 	if err != nil {
-		return nil, []hub.Problem{syntaxProblem(file, err)}
+		return nil, []hub.Problem{syntaxProblem(file, data, err)}
 	}
 	doc := &Document{file: file, root: root}
 	c := checker{doc: doc}
@@ -88,12 +88,14 @@ func parseNode(data []byte) (root *yaml.Node, err error) {
 var (
 	// syntaxLine takes the line out of a message of yaml.v3, which types no error.
 	syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	// lineBreak is what YAML ends a line at.
+	lineBreak = regexp.MustCompile(`\r\n|[\n\r\x{85}\x{2028}\x{2029}]`)
 	// unclosed are the messages whose line counts from 0, and may be that of
 	// the block around the mistake.
 	unclosed = regexp.MustCompile(`expected (node content|'-' indicator|key|',' or '[\]}]')$`)
 )
 
-func syntaxProblem(file string, err error) hub.Problem {
+func syntaxProblem(file string, data []byte, err error) hub.Problem {
 	p := hub.Problem{File: file, Rule: "syntax", Message: err.Error()}
 	if errors.Is(err, errSecondDocument) {
 		p.Rule = "yaml-feature"
@@ -105,7 +107,7 @@ func syntaxProblem(file string, err error) hub.Problem {
 	p.Line, _ = strconv.Atoi(m[1]) // no line: 0
 	p.Message = "not YAML: " + p.Message[len(m[0]):]
 	if unclosed.MatchString(p.Message) {
-		p.Line++
+		p.Line = min(p.Line, len(lineBreak.FindAll(data, -1))) + 1 // the end of the text may be meant
 		p.Hint = "here, or in what begins here"
 	}
 	return p
