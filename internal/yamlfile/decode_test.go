@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"felhom.eu/hub/internal/hub"
 )
@@ -355,12 +356,33 @@ func TestSchema(t *testing.T) {
 	}
 }
 
+// checkPlaces fails where a problem is about nothing, or behind the end.
+func checkPlaces(t *testing.T, data []byte, problems []hub.Problem) {
+	t.Helper()
+	lines := lineBreak.Split(string(data), -1)
+	for _, p := range problems {
+		if p.Message == "" || p.Rule == "" || p.Line < 0 || p.Line > len(lines) || p.Column < 0 ||
+			p.Line > 0 && p.Column > utf8.RuneCountInString(lines[p.Line-1])+1 {
+			t.Errorf("%+v of %q", p, data)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("kind: Sample\nitems: [{id: k1}]\n"))
 	f.Add([]byte("a: &a [*a]\n<<: {b: c}\n? [x]\n: !t y\n"))
 	f.Add([]byte("desired:\n  - |+\n    x\n\n  # c\n  - 'y\n    z'\n"))
+	for _, refused := range []string{
+		"kind: Sample\n---\nkind: Sample\n", "kind: !!str Sample\n", "kind: Sample\nkind: Sample\n", "kind: Sample\nnme: x\n",
+		"%YAML 1.1\n---\nkind: Sample\n...\n", "%TAG ! tag:x,2000:\n---\n!y {}\n", "\ufeffkind: Sample\r\n", "kind: \xff", "list: [", "a:\n\t- b", "\x00",
+		strings.Repeat("[", 200), strings.Repeat("- ", 200), "kind: \"\\ud800\"", "&a [*a, *a]", "<<: [*a]", "count: 0x7fffffffffffffff1", "ratio: 1e999",
+		"section: {interval: 9999999999d, max_bytes: 99999999999999999999TiB, host_rate: NaN/s}", "desired: {? {a: b} : c, 1: 2, ~: x, .inf: -.inf}",
+	} {
+		f.Add([]byte(refused))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		doc, problems := Parse("f", data, 1<<16)
+		checkPlaces(t, data, problems)
 		if doc == nil {
 			if len(problems) == 0 {
 				t.Fatal("no document and no problem")
@@ -368,7 +390,9 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		var s sample
-		if problems = append(problems, doc.Decode(&s)...); len(problems) > 0 {
+		mistakes := doc.Decode(&s)
+		checkPlaces(t, data, mistakes)
+		if len(problems)+len(mistakes) > 0 {
 			return
 		}
 		if s.Desired != nil && !json.Valid(s.Desired) {

@@ -113,18 +113,17 @@ func syntaxProblem(file string, data []byte, err error) hub.Problem {
 	return p
 }
 
+// invalidUTF8 returns where data stops being UTF-8; the zero Position where it
+// does not.
 func invalidUTF8(data []byte) Position {
-	at := Position{Line: 1, Column: 1}
-	for len(data) > 0 {
-		r, size := utf8.DecodeRune(data)
+	valid := 0
+	for valid < len(data) {
+		r, size := utf8.DecodeRune(data[valid:])
 		if r == utf8.RuneError && size == 1 {
-			return at
+			lines := lineBreak.Split(string(data[:valid]), -1)
+			return Position{Line: len(lines), Column: utf8.RuneCountInString(lines[len(lines)-1]) + 1}
 		}
-		at.Column++
-		if r == '\n' {
-			at = Position{Line: at.Line + 1, Column: 1}
-		}
-		data = data[size:]
+		valid += size
 	}
 	return Position{}
 }
