@@ -43,17 +43,18 @@ func compileSchemas(t *testing.T) map[role]*jsonschema.Schema {
 	return compiled
 }
 
-// refuses reports whether the schema refuses the file, which must be YAML.
+// refuses returns why an editor refuses the file: it is no YAML, or the schema
+// says so.
 func refuses(t *testing.T, schema *jsonschema.Schema, data []byte) error {
 	t.Helper()
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	timesAreTexts(&doc)
 	var value any
 	if err := doc.Decode(&value); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	err := schema.Validate(value)
 	if err != nil && !errors.As(err, new(*jsonschema.ValidationError)) {
@@ -99,7 +100,7 @@ func TestSchemasJudgeAsTheLoader(t *testing.T) {
 		for file, content := range fsys {
 			role, _, _ := placeOf(file)
 			schema, rules := schemas[role], byFile[file]
-			if schema == nil || slices.Contains(rules, "syntax") {
+			if schema == nil {
 				continue
 			}
 			err := refuses(t, schema, content.Data)

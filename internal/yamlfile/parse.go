@@ -58,7 +58,10 @@ func Parse(file string, data []byte, limit int) (*Document, []hub.Problem) {
 	return doc, c.problems
 }
 
-var errSecondDocument = errors.New("a second document begins: a file holds one")
+// secondDocument is where another document begins.
+type secondDocument Position
+
+func (secondDocument) Error() string { return "a second document begins: a file holds one" }
 
 // parseNode returns the one document's top node, or nil for an empty file.
 func parseNode(data []byte) (root *yaml.Node, err error) {
@@ -75,7 +78,7 @@ func parseNode(data []byte) (root *yaml.Node, err error) {
 		return nil, err
 	}
 	if err := decoder.Decode(&second); err == nil {
-		return nil, errSecondDocument
+		return nil, secondDocument{second.Line, second.Column}
 	} else if !errors.Is(err, io.EOF) {
 		return nil, err
 	}
@@ -97,8 +100,8 @@ var (
 
 func syntaxProblem(file string, data []byte, err error) hub.Problem {
 	p := hub.Problem{File: file, Rule: "syntax", Message: err.Error()}
-	if errors.Is(err, errSecondDocument) {
-		p.Rule = "yaml-feature"
+	if second, ok := errors.AsType[secondDocument](err); ok {
+		p.Rule, p.Line, p.Column = "yaml-feature", second.Line, second.Column
 	}
 	m := syntaxLine.FindStringSubmatch(p.Message)
 	if m == nil {
