@@ -15,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/seal"
 )
 
 var lintedAt = time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
@@ -166,6 +167,42 @@ func TestTheProjectsOwnFleetIsClean(t *testing.T) {
 	problems, err := Lint(os.DirFS("../../fleet"), lintedAt)
 	if err != nil || len(problems) > 0 {
 		t.Error(problems, err)
+	}
+}
+
+// TestSealsOfAnotherKind: sealedTo says what recipients.txt says, and the seal
+// itself was made for recipients of another kind, or for fewer.
+func TestSealsOfAnotherKind(t *testing.T) {
+	c := newCast(t)
+	hybrid := cast{}
+	for _, name := range []string{"hub", "offline"} {
+		id, err := seal.GenerateHybridIdentity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		hybrid[name] = id
+	}
+	_, honest, _ := strings.Cut(c.seal(t, "host/acme-00000001", "k1", nil, hub.Secret{}), "sealed: |")
+	sealedTo, _, _ := strings.Cut(c.seal(t, "host/acme-00000001", "k1", nil, hub.Secret{}), "sealed: |")
+	_, other, _ := strings.Cut(hybrid.seal(t, "host/acme-00000001", "k1", nil, hub.Secret{}), "sealed: |")
+	_, fewer, _ := strings.Cut(c.seal(t, "host/acme-00000001", "k1", []string{"to", "hub"}, hub.Secret{}), "sealed: |")
+	for sealed, want := range map[string]string{
+		honest: "",
+		other:  "customers/acme/hosts/acme-00000001.yaml:8:15: key k1 is sealed to recipients of the kind mlkem768x25519, but recipients.txt names X25519 (seal it again, to the recipients of recipients.txt)\n",
+		fewer:  "customers/acme/hosts/acme-00000001.yaml:7:17: key k1 is sealed to 1 recipients, but sealedTo names 2\n",
+	} {
+		fsys := c.folder(t, new(txtar.Archive))
+		fsys[HostPath("acme", "acme-00000001")] = &fstest.MapFile{Data: []byte("apiVersion: hub.felhom.eu/v1\nkind: Host\n" +
+			"metadata: {name: acme-00000001, customer: acme}\nspec:\n  keys:\n    - id: k1\n" + sealedTo + "sealed: |" + sealed)}
+		_, problems, err := Load(fsys, nil, Options{})
+		if got := c.text(problems); err != nil || got != want {
+			t.Errorf("%v got\n%s\nwant\n%s", err, got, want)
+		}
+		for _, p := range problems {
+			if p.Rule != "seal-recipients" {
+				t.Errorf("%+v", p)
+			}
+		}
 	}
 }
 
