@@ -27,31 +27,6 @@ func dirFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().String("dir", ".", "fleet `folder`, or the one above it")
 }
 
-func fleetInitCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "init DIR", Short: "Begin a fleet in a folder", Args: cobra.ExactArgs(1)}
-	var o fleetops.InitOptions
-	cmd.Flags().StringVar(&o.IdentityFile, "identity", "", "the hub's age identity `file`, made where it is missing; keep it out of the repository")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		done, err := fleetops.Init(args[0], o)
-		out := cmd.OutOrStdout()
-		if done.IdentityMade {
-			fmt.Fprintf(out, "made %s: the hub needs it (fleet.identity_files), and nobody else may have it\n", o.IdentityFile)
-		}
-		for _, file := range done.Files {
-			fmt.Fprintln(out, "wrote", file)
-		}
-		if err != nil {
-			return err
-		}
-		if len(done.Recipients) == 0 {
-			fmt.Fprintln(out, "Next: hub key generate --out FILE, and put the recipient that it prints into recipients.txt")
-		}
-		_, err = fmt.Fprintf(out, "Next: hub fleet enroll --dir %s --customer NAME --new-customer\n", args[0])
-		return err
-	}
-	return cmd
-}
-
 func fleetEnrollCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "enroll --customer NAME", Short: "Add hosts, each with a key", Args: cobra.NoArgs,
@@ -135,57 +110,4 @@ owner's file beside the keys that are there, and print it this once.`,
 		return err
 	}
 	return cmd
-}
-
-func fleetValidateCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "validate [DIR]", Short: "List every mistake in a fleet folder", Args: cobra.MaximumNArgs(1),
-		Long: `Read a fleet folder as the hub does and list every mistake with its file, line
-and column. No identity is needed: seals are checked by their form. Exit status 1
-where there is a mistake.`,
-	}
-	dir := dirFlag(cmd)
-	asJSON := jsonFlag(cmd, `{"ok":…,"customers":…,"hosts":…,"problems":[…]}`)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			*dir = args[0]
-		}
-		fleet, problems, err := fleetops.Validate(*dir)
-		if err != nil {
-			return err
-		}
-		return printVerdict(cmd.OutOrStdout(), fleet, problems, *asJSON)
-	}
-	return cmd
-}
-
-// printVerdict prints what validating found; fleet is nil where it is problems.
-func printVerdict(w io.Writer, fleet *hub.Fleet, problems []hub.Problem, asJSON bool) error {
-	verdict := struct {
-		OK        bool          `json:"ok"`
-		Customers int           `json:"customers"`
-		Hosts     int           `json:"hosts"` // that are not retired
-		Problems  []hub.Problem `json:"problems"`
-	}{OK: len(problems) == 0, Problems: append([]hub.Problem{}, problems...)}
-	if verdict.OK {
-		verdict.Hosts = fleet.Len()
-		for range fleet.Customers() {
-			verdict.Customers++
-		}
-	}
-	if asJSON {
-		if err := printJSON(w, verdict); err != nil {
-			return err
-		}
-	} else if verdict.OK {
-		fmt.Fprintf(w, "ok: %s, %s\n", count(verdict.Customers, "customer", "customers"), count(verdict.Hosts, "host", "hosts"))
-	} else {
-		for _, p := range problems {
-			fmt.Fprintln(w, p)
-		}
-	}
-	if !verdict.OK {
-		return fmt.Errorf("the fleet has %s", count(len(problems), "mistake", "mistakes"))
-	}
-	return nil
 }

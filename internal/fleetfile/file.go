@@ -170,6 +170,7 @@ func (r *reader) readFleet() {
 
 // agree reports a name that differs from the one of the file or folder.
 func (r *reader) agree(at, got, want, what string) {
+	defer r.mark("name", len(r.problems))
 	if got != "" && got != want {
 		r.report(at, fmt.Sprintf("%s is %q, but %s is named %q", at, got, what, want), "")
 	}
@@ -241,6 +242,7 @@ func (r *reader) readKeys(owner hub.Owner, keys []Key, open bool) []hub.Key {
 		if j, twice := first[k.ID]; twice && k.ID != "" {
 			r.report(at+".id", fmt.Sprintf("key id %q stands twice", k.ID),
 				fmt.Sprintf("first in line %d", r.doc.Position(fmt.Sprintf("spec.keys[%d].id", j)).Line))
+			r.mark("duplicate", len(r.problems)-1)
 		} else {
 			first[k.ID] = i
 		}
@@ -266,6 +268,7 @@ func (r *reader) readKeys(owner hub.Owner, keys []Key, open bool) []hub.Key {
 }
 
 func (r *reader) checkSealedTo(at string, k Key) bool {
+	defer r.mark("seal", len(r.problems))
 	before := len(r.problems)
 	for i, print := range k.SealedTo {
 		item := fmt.Sprintf("%s.sealedTo[%d]", at, i)
@@ -281,6 +284,7 @@ func (r *reader) checkSealedTo(at string, k Key) bool {
 
 // open unseals a key, or says why it cannot.
 func (r *reader) open(at string, owner hub.Owner, k Key) hub.Digest {
+	defer r.mark("seal", len(r.problems))
 	digest, err := r.opener.Open(owner, k.ID, k.Sealed)
 	if errors.Is(err, seal.ErrNoIdentity) {
 		r.report(at+".sealed", fmt.Sprintf("none of the hub's identities opens key %s of %s; it was sealed to %s", k.ID, owner, r.nameAll(k.SealedTo)),
@@ -293,9 +297,11 @@ func (r *reader) open(at string, owner hub.Owner, k Key) hub.Digest {
 
 // checkForm checks what can be known of a seal without opening it.
 func (r *reader) checkForm(at string, k Key) {
+	defer r.mark("seal-recipients", len(r.problems))
 	kinds, err := seal.Recipients(k.Sealed)
 	if err != nil {
 		r.report(at+".sealed", fmt.Sprintf("key %s: %v", k.ID, err), "")
+		r.mark("seal", len(r.problems)-1)
 		return
 	}
 	if len(kinds) != len(k.SealedTo) {

@@ -20,6 +20,7 @@ const (
 	hostsDir       = "hosts"
 	customerFile   = "customer.yaml"
 	schemaDir      = "schema"
+	ciDir          = "ci"
 )
 
 // CustomerPath returns the path of a customer's file.
@@ -162,7 +163,7 @@ func placeOf(name string) (r role, message, hint string) {
 	case name == RecipientsPath:
 		return recipientsRole, "", ""
 	case parts[0] != customersDir:
-		if isYAML && parts[0] != schemaDir && !strings.HasPrefix(parts[0], ".") {
+		if isYAML && parts[0] != schemaDir && parts[0] != ciDir && !strings.HasPrefix(parts[0], ".") {
 			return misplaced, "out of place: the hub would not read this file", "hosts are customers/<customer>/hosts/<id>.yaml"
 		}
 		return otherRole, "", ""

@@ -23,37 +23,70 @@ type InitOptions struct {
 	// into recipients.txt. It is made where there is none. Empty: no recipient
 	// yet; validate says so until there is one.
 	IdentityFile string
+	// CI names the systems (see CISystems) whose files to write into the
+	// repository that the folder lies in.
+	CI []string
 }
 
 // Initialized says what Init did.
 type Initialized struct {
+	Begun        bool             // a fleet was begun; else there was one, and CI files were added
 	Files        []string         // written, as seen from where dir is
 	Recipients   []seal.Recipient // of the identity file
 	IdentityMade bool
+	Next         []string // what is left to do for the CI files to be run
 }
 
 // Init begins a fleet in the folder dir, which is made where it is missing. It
-// touches nothing that is there; a folder that has a fleet is refused.
+// touches nothing that is there. A folder that has a fleet is refused, unless CI
+// files alone are asked for.
 func Init(dir string, opts InitOptions) (Initialized, error) {
 	var done Initialized
-	files, err := initFiles()
+	there := false
+	if existing, err := ResolveDir(dir); err == nil && len(opts.CI) > 0 && opts.IdentityFile == "" {
+		dir, there = existing, true
+	}
+	ci, err := ciFiles(dir, opts.CI)
 	if err != nil {
 		return done, err
+	}
+	if !there {
+		if err := done.begin(dir, opts.IdentityFile); err != nil {
+			return done, err
+		}
+	}
+	for _, f := range ci {
+		if err := createAs(f.file, f.text, f.mode); err != nil {
+			return done, err
+		}
+		done.Files = append(done.Files, f.file)
+		if f.next != "" {
+			done.Next = append(done.Next, f.next)
+		}
+	}
+	return done, nil
+}
+
+// begin writes a new fleet.
+func (done *Initialized) begin(dir, identityFile string) error {
+	files, err := initFiles()
+	if err != nil {
+		return err
 	}
 	for name := range files {
 		if _, err := os.Lstat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
-			return done, err
+			return err
 		}
 		if name != readme { // theirs stays
-			return done, fmt.Errorf("there is a fleet already: %s exists", filepath.Join(dir, name))
+			return fmt.Errorf("there is a fleet already: %s exists", filepath.Join(dir, name))
 		}
 		delete(files, name)
 	}
-	if opts.IdentityFile != "" {
-		if done.Recipients, done.IdentityMade, err = ensureIdentity(dir, opts.IdentityFile); err != nil {
-			return done, err
+	if identityFile != "" {
+		if done.Recipients, done.IdentityMade, err = ensureIdentity(dir, identityFile); err != nil {
+			return err
 		}
 	}
 	for _, r := range done.Recipients {
@@ -62,11 +95,12 @@ func Init(dir string, opts InitOptions) (Initialized, error) {
 	for _, name := range sortedKeys(files) {
 		file := filepath.Join(dir, name)
 		if err := create(file, []byte(files[name])); err != nil {
-			return done, err
+			return err
 		}
 		done.Files = append(done.Files, file)
 	}
-	return done, nil
+	done.Begun = true
+	return nil
 }
 
 const readme = "README.md"

@@ -16,7 +16,6 @@ import (
 	"syscall"
 
 	"felhom.eu/hub/internal/fleetfile"
-	"felhom.eu/hub/internal/hub"
 )
 
 // ResolveDir returns the fleet folder that dir means: dir itself where it holds
@@ -36,19 +35,4 @@ func ResolveDir(dir string) (string, error) {
 	}
 	return "", fmt.Errorf("no fleet here: neither %s nor its folder fleet holds %s; begin one with: hub fleet init %s",
 		dir, fleetfile.FleetPath, filepath.Join(dir, "fleet"))
-}
-
-// Validate reads the fleet that dir means, without an identity: the seals are
-// checked by their form. It returns the fleet, or its problems with the files
-// named as seen from where dir is.
-func Validate(dir string) (*hub.Fleet, []hub.Problem, error) {
-	dir, err := ResolveDir(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	fleet, problems, err := fleetfile.Load(os.DirFS(dir), nil, fleetfile.Options{})
-	for i := range problems {
-		problems[i].File = filepath.Join(dir, problems[i].File)
-	}
-	return fleet, problems, err
 }

@@ -11,11 +11,13 @@ import (
 // create writes a new file, and the folders above it. It fails with fs.ErrExist
 // where there is one. The file appears whole or not at all; it is not synced:
 // what counts is the commit.
-func create(file string, data []byte) error {
+func create(file string, data []byte) error { return createAs(file, data, 0o644) }
+
+func createAs(file string, data []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	temp, err := writeTemp(file, data, 0o644)
+	temp, err := writeTemp(file, data, mode)
 	if err != nil {
 		return err
 	}

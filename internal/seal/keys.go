@@ -163,7 +163,11 @@ func ParseRecipients(file string, data []byte) ([]Recipient, []hub.Problem) {
 	var all []Recipient
 	var problems []hub.Problem
 	report := func(line int, message, hint string) {
-		problems = append(problems, hub.Problem{File: file, Line: line, Column: 1, Message: message, Hint: hint})
+		rule := "recipients"
+		if message == secretIdentity {
+			rule = "secret"
+		}
+		problems = append(problems, hub.Problem{File: file, Line: line, Column: 1, Rule: rule, Message: message, Hint: hint})
 	}
 	for n, line := range meaningful(data) {
 		r, message, hint := parseRecipient(line)
@@ -181,16 +185,18 @@ func ParseRecipients(file string, data []byte) ([]Recipient, []hub.Problem) {
 		all = append(all, r)
 	}
 	if len(all) == 0 && len(problems) == 0 {
-		problems = append(problems, hub.Problem{File: file, Message: "names no recipient",
+		problems = append(problems, hub.Problem{File: file, Rule: "recipients", Message: "names no recipient",
 			Hint: "make an identity with: hub key generate, and add its public key"})
 	}
 	return all, problems
 }
 
+const secretIdentity = "a secret identity stands here: it is known to whoever can read this repository"
+
 func parseRecipient(line string) (r Recipient, message, hint string) {
 	switch {
 	case strings.HasPrefix(line, "AGE-SECRET-KEY-"), strings.HasPrefix(line, "AGE-PLUGIN-"):
-		return r, "a secret identity stands here: it is known to whoever can read this repository",
+		return r, secretIdentity,
 			"make a new one, and reseal everything that was sealed to this one"
 	case strings.HasPrefix(line, "age1pq1"):
 		parsed, err := age.ParseHybridRecipient(line)

@@ -371,10 +371,23 @@ func FuzzOpen(f *testing.F) {
 	text := mustSeal(f, payload(), id.Recipient())
 	f.Add(text)
 	f.Add(encrypt(f, "{}", id.age.(*age.X25519Identity).Recipient()))
+	f.Add(mustSeal(f, payload(), identity(f, GenerateHybridIdentity).Recipient()))
+	f.Add(mustSeal(f, payload(), identity(f, GenerateIdentity).Recipient(), id.Recipient()))
+	f.Add(strings.ReplaceAll(text, "\n", "\r\n"))
+	f.Add(text[:len(text)/2])
+	f.Add(text + text)
+	f.Add("-----BEGIN AGE ENCRYPTED FILE-----\n-----END AGE ENCRYPTED FILE-----\n")
+	opener := NewOpener([]Identity{id})
 	f.Fuzz(func(t *testing.T, armored string) {
-		if _, err := Recipients(armored); err != nil {
-			if _, err := Open(armored, []Identity{id}); err == nil {
-				t.Error("opened what has no recipients")
+		_, formErr := Recipients(armored)
+		p, err := Open(armored, []Identity{id})
+		if err == nil && (formErr != nil || !hub.ValidKeyID(p.KeyID)) {
+			t.Errorf("opened %+v: %v", p, formErr)
+		}
+		// Opened for one owner, it opens for no other, the first time and the next.
+		for range 2 {
+			if _, err := opener.Open(hub.HostOwner("somebody-else"), "k1", armored); err == nil {
+				t.Error("opened for another owner")
 			}
 		}
 	})
@@ -382,7 +395,15 @@ func FuzzOpen(f *testing.F) {
 
 func FuzzPayload(f *testing.F) {
 	f.Add(payload().encode())
-	f.Add([]byte(`{"v":1,"V":1}`))
+	key := strings.Repeat("ab", 32)
+	for _, text := range []string{
+		`{"v":1,"V":1}`, `{}`, `null`, `[]`, ``, ` {"v":1,"owner":"fleet","id":"k1","key":"` + key + `"}` + "\n",
+		`{"v":2,"owner":"fleet","id":"k1","key":"` + key + `"}`, `{"v":1,"owner":"fleet","owner":"host/a","id":"k1","key":"` + key + `"}`,
+		`{"v":1,"owner":"host/..","id":"k1","key":"` + key + `"}`, `{"v":1,"owner":"host\u002fa","id":"k1","key":"` + key + `"}`,
+		`{"key":"` + key + `","id":"k1","owner":"customer/a","v":1}`, `{"v":1e0,"owner":"fleet","id":"k1","key":"` + key + `"}{}`,
+	} {
+		f.Add([]byte(text))
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := decode(text)
 		if err == nil && !bytes.Equal(p.encode(), bytes.TrimSpace(text)) {

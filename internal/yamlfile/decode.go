@@ -25,8 +25,8 @@ var jsonType = reflect.TypeFor[JSON]()
 // structs, pointers, slices and string-keyed maps of these. What the file does
 // not name keeps the value it had, and so does a key with nothing after it.
 //
-// Two more tags are checked: `required:"true"` for a key that must be there,
-// and `oneof:"a|b"` for the only texts allowed. (Schema reads them too.)
+// Two more tags are checked: `required:"true"` for a key that must be there and
+// not be an empty text, and `oneof:"a|b"` for the only texts allowed. (Schema reads them too.)
 func (d *Document) Decode(into any) []hub.Problem {
 	dec := decoder{doc: d}
 	v := reflect.ValueOf(into).Elem()
@@ -45,7 +45,7 @@ type decoder struct {
 }
 
 func (d *decoder) report(n *yaml.Node, hint, format string, args ...any) {
-	d.problems = append(d.problems, d.doc.problemAt(n, fmt.Sprintf(format, args...), hint))
+	d.problems = append(d.problems, d.doc.problemAt(n, "value", fmt.Sprintf(format, args...), hint))
 }
 
 // value stores n in v. around is the key that holds n, nil at the top.
@@ -176,7 +176,8 @@ func (d *decoder) unknown(key *yaml.Node, path string, fields map[string]field) 
 	if path != "" {
 		where = " in " + path
 	}
-	d.report(key, suggest(key.Value, names), "unknown key %q%s", key.Value, where)
+	d.problems = append(d.problems, d.doc.problemAt(key, "unknown-key",
+		fmt.Sprintf("unknown key %q%s", key.Value, where), suggest(key.Value, names)))
 }
 
 func (d *decoder) oneof(n *yaml.Node, path string, allowed []string) {
@@ -200,7 +201,7 @@ func (d *decoder) required(t reflect.Type, n, around *yaml.Node, path string) {
 			continue
 		}
 		if n != nil {
-			if _, value := child(n, tagName(f)); value != nil && !isNull(value) {
+			if _, value := child(n, tagName(f)); value != nil && !isEmpty(value) {
 				continue
 			}
 		}
@@ -208,9 +209,12 @@ func (d *decoder) required(t reflect.Type, n, around *yaml.Node, path string) {
 		if at == nil {
 			at = n
 		}
-		d.report(at, "", "%s is missing", join(path, tagName(f)))
+		d.problems = append(d.problems, d.doc.problemAt(at, "missing", join(path, tagName(f))+" is missing", ""))
 	}
 }
+
+// isEmpty reports whether n is nothing, or a text without a character.
+func isEmpty(n *yaml.Node) bool { return isNull(n) || n.Kind == yaml.ScalarNode && n.Value == "" }
 
 func (d *decoder) slice(n *yaml.Node, v reflect.Value, path string) {
 	items := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))

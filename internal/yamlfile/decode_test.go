@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"felhom.eu/hub/internal/hub"
 )
@@ -137,6 +138,7 @@ f.yaml:14:7: list must be a list, not a mapping (lines of key: value)`},
 		"nothing":       {"", `f.yaml:1:1: kind is missing`},
 		"a list":        {"- a\n", `f.yaml:1:1: the file must be a mapping (lines of key: value), not a list`},
 		"missing":       {"\n# x\nname: a\n", `f.yaml:3:1: kind is missing`},
+		"empty text":    {"kind: Sample\nitems: [{id: ''}]\n", `f.yaml:2:9: items[0].id is missing`},
 		"empty item":    {"kind: Sample\nlist: [a, ~]\n", `f.yaml:2:11: list[1] is empty`},
 		"duplicate key": {"kind: Sample\nname: a\nname: b\n", `f.yaml:3:1: key "name" stands twice (first in line 2)`},
 		"deep duplicate": {"kind: Sample\ndesired: {a: {b: 1, b: 2}}\n",
@@ -147,7 +149,7 @@ f.yaml:14:7: list must be a list, not a mapping (lines of key: value)`},
 			"f.yaml:3:3: merge keys (<<) are not allowed (write the keys out)"},
 		"tag":             {"kind: Sample\nname: !!str 5\n", `f.yaml:2:7: tag !!str: tags are not allowed`},
 		"own tag":         {"kind: Sample\ndesired: !x {a: 1}\n", `f.yaml:2:10: tag !x: tags are not allowed`},
-		"second document": {"kind: Sample\n---\nkind: Sample\n", `f.yaml: a second document begins: a file holds one`},
+		"second document": {"kind: Sample\n---\nkind: Sample\n", `f.yaml:2:1: a second document begins: a file holds one`},
 		"complex key":     {"kind: Sample\nlabels: {[a]: b}\n", `f.yaml:2:10: a key must be a plain text`},
 		"not UTF-8":       {"kind: Sample\nname: é\xff\n", `f.yaml:2:8: not valid UTF-8`},
 		"infinite":        {"kind: Sample\ndesired: {a: .nan}\n", `f.yaml:2:14: desired.a: .nan is no number that JSON can hold`},
@@ -164,11 +166,40 @@ f.yaml:14:7: list must be a list, not a mapping (lines of key: value)`},
 	}
 }
 
+func TestProblemsNameTheirRule(t *testing.T) {
+	for text, want := range map[string]string{
+		"kind: Sample\nnme: a\n":                  "unknown-key",
+		"name: a\n":                               "missing",
+		"kind: sample\n":                          "value",
+		"kind: Sample\ncount: x\n":                "value",
+		"kind: Sample\nlist: {}\n":                "value",
+		"kind: Sample\nname: a\nname: b\n":        "duplicate",
+		"kind: Sample\nname: &a b\n":              "yaml-feature",
+		"kind: Sample\nname: !!str b\n":           "yaml-feature",
+		"kind: Sample\n<<: {name: a}\n":           "yaml-feature",
+		"kind: Sample\n---\n":                     "yaml-feature",
+		"kind: Sample\n? [a]\n: b\n":              "yaml-feature",
+		"kind: [\n":                               "syntax",
+		"kind: \xff\n":                            "syntax",
+		"kind: Sample" + strings.Repeat(" ", 100): "size",
+	} {
+		doc, problems := Parse("f.yaml", []byte(text), 100)
+		if doc != nil {
+			problems = append(problems, doc.Decode(new(sample))...)
+		}
+		if len(problems) != 1 || problems[0].Rule != want {
+			t.Errorf("%q: %+v, not one of the rule %s", text, problems, want)
+		}
+	}
+}
+
 func TestSyntaxMistakesNameTheLine(t *testing.T) {
 	for text, want := range map[string]string{
 		"kind: Sample\nname: a\n  b: c\n":       "f.yaml:3: not YAML: mapping values are not allowed in this context",
 		"kind: Sample\nlist: [a\nname: b\n":     "f.yaml:2: not YAML: did not find expected ',' or ']' (here, or in what begins here)",
 		"list: [\n":                             "f.yaml:2: not YAML: did not find expected node content (here, or in what begins here)",
+		"list: [":                               "f.yaml:1: not YAML: did not find expected node content (here, or in what begins here)",
+		"list: [\r":                             "f.yaml:2: not YAML: did not find expected node content (here, or in what begins here)",
 		"kind: Sample\nsection:\n  a: b\n c: d": "f.yaml:4: not YAML: did not find expected key (here, or in what begins here)",
 		"kind: Sample\nname: 'a\n":              "f.yaml:2: not YAML: found unexpected end of stream",
 		"name: *a\n":                            "f.yaml: not YAML: unknown anchor 'a' referenced",
@@ -313,7 +344,7 @@ func TestSchema(t *testing.T) {
 		"labels":  `{"additionalProperties":{"type":"string"},"type":"object"}`,
 		"list":    `{"items":{"type":"string"},"type":"array"}`,
 		"desired": `{"type":"object"}`,
-		"items": `{"items":{"additionalProperties":false,"properties":{"id":{"type":"string"},` +
+		"items": `{"items":{"additionalProperties":false,"properties":{"id":{"minLength":1,"type":"string"},` +
 			`"notAfter":{"format":"date-time","type":"string"}},"required":["id"],"type":"object"},"type":"array"}`,
 	} {
 		if text, _ := json.Marshal(properties[name]); string(text) != want {
@@ -325,12 +356,33 @@ func TestSchema(t *testing.T) {
 	}
 }
 
+// checkPlaces fails where a problem is about nothing, or behind the end.
+func checkPlaces(t *testing.T, data []byte, problems []hub.Problem) {
+	t.Helper()
+	lines := lineBreak.Split(string(data), -1)
+	for _, p := range problems {
+		if p.Message == "" || p.Rule == "" || p.Line < 0 || p.Line > len(lines) || p.Column < 0 ||
+			p.Line > 0 && p.Column > utf8.RuneCountInString(lines[p.Line-1])+1 {
+			t.Errorf("%+v of %q", p, data)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("kind: Sample\nitems: [{id: k1}]\n"))
 	f.Add([]byte("a: &a [*a]\n<<: {b: c}\n? [x]\n: !t y\n"))
 	f.Add([]byte("desired:\n  - |+\n    x\n\n  # c\n  - 'y\n    z'\n"))
+	for _, refused := range []string{
+		"kind: Sample\n---\nkind: Sample\n", "kind: !!str Sample\n", "kind: Sample\nkind: Sample\n", "kind: Sample\nnme: x\n",
+		"%YAML 1.1\n---\nkind: Sample\n...\n", "%TAG ! tag:x,2000:\n---\n!y {}\n", "\ufeffkind: Sample\r\n", "kind: \xff", "list: [", "a:\n\t- b", "\x00",
+		strings.Repeat("[", 200), strings.Repeat("- ", 200), "kind: \"\\ud800\"", "&a [*a, *a]", "<<: [*a]", "count: 0x7fffffffffffffff1", "ratio: 1e999",
+		"section: {interval: 9999999999d, max_bytes: 99999999999999999999TiB, host_rate: NaN/s}", "desired: {? {a: b} : c, 1: 2, ~: x, .inf: -.inf}",
+	} {
+		f.Add([]byte(refused))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		doc, problems := Parse("f", data, 1<<16)
+		checkPlaces(t, data, problems)
 		if doc == nil {
 			if len(problems) == 0 {
 				t.Fatal("no document and no problem")
@@ -338,7 +390,9 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		var s sample
-		if problems = append(problems, doc.Decode(&s)...); len(problems) > 0 {
+		mistakes := doc.Decode(&s)
+		checkPlaces(t, data, mistakes)
+		if len(problems)+len(mistakes) > 0 {
 			return
 		}
 		if s.Desired != nil && !json.Valid(s.Desired) {

@@ -37,18 +37,15 @@ type Document struct {
 // that this package refuses, both the document and the problems are returned,
 // so that Decode can add its own.
 func Parse(file string, data []byte, limit int) (*Document, []hub.Problem) {
-	whole := func(message, hint string) []hub.Problem {
-		return []hub.Problem{{File: file, Message: message, Hint: hint}}
-	}
 	if len(data) > limit {
-		return nil, whole(fmt.Sprintf("the file has %d bytes; at most %d are read", len(data), limit), "")
+		return nil, []hub.Problem{{File: file, Rule: "size", Message: fmt.Sprintf("the file has %d bytes; at most %d are read", len(data), limit)}}
 	}
 	if at := invalidUTF8(data); at.Line > 0 {
-		return nil, []hub.Problem{{File: file, Line: at.Line, Column: at.Column, Message: "not valid UTF-8"}}
+		return nil, []hub.Problem{{File: file, Line: at.Line, Column: at.Column, Rule: "syntax", Message: "not valid UTF-8"}}
 	}
 	root, err := parseNode(data)
 	if err != nil {
-		return nil, []hub.Problem{syntaxProblem(file, err)}
+		return nil, []hub.Problem{syntaxProblem(file, data, err)}
 	}
 	doc := &Document{file: file, root: root}
 	c := checker{doc: doc}
@@ -61,7 +58,10 @@ func Parse(file string, data []byte, limit int) (*Document, []hub.Problem) {
 	return doc, c.problems
 }
 
-var errSecondDocument = errors.New("a second document begins: a file holds one")
+// secondDocument is where another document begins.
+type secondDocument Position
+
+func (secondDocument) Error() string { return "a second document begins: a file holds one" }
 
 // parseNode returns the one document's top node, or nil for an empty file.
 func parseNode(data []byte) (root *yaml.Node, err error) {
@@ -78,7 +78,7 @@ func parseNode(data []byte) (root *yaml.Node, err error) {
 		return nil, err
 	}
 	if err := decoder.Decode(&second); err == nil {
-		return nil, errSecondDocument
+		return nil, secondDocument{second.Line, second.Column}
 	} else if !errors.Is(err, io.EOF) {
 		return nil, err
 	}
@@ -91,13 +91,18 @@ func parseNode(data []byte) (root *yaml.Node, err error) {
 var (
 	// syntaxLine takes the line out of a message of yaml.v3, which types no error.
 	syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+	// lineBreak is what YAML ends a line at.
+	lineBreak = regexp.MustCompile(`\r\n|[\n\r\x{85}\x{2028}\x{2029}]`)
 	// unclosed are the messages whose line counts from 0, and may be that of
 	// the block around the mistake.
 	unclosed = regexp.MustCompile(`expected (node content|'-' indicator|key|',' or '[\]}]')$`)
 )
 
-func syntaxProblem(file string, err error) hub.Problem {
-	p := hub.Problem{File: file, Message: err.Error()}
+func syntaxProblem(file string, data []byte, err error) hub.Problem {
+	p := hub.Problem{File: file, Rule: "syntax", Message: err.Error()}
+	if second, ok := errors.AsType[secondDocument](err); ok {
+		p.Rule, p.Line, p.Column = "yaml-feature", second.Line, second.Column
+	}
 	m := syntaxLine.FindStringSubmatch(p.Message)
 	if m == nil {
 		return p
@@ -105,24 +110,23 @@ func syntaxProblem(file string, err error) hub.Problem {
 	p.Line, _ = strconv.Atoi(m[1]) // no line: 0
 	p.Message = "not YAML: " + p.Message[len(m[0]):]
 	if unclosed.MatchString(p.Message) {
-		p.Line++
+		p.Line = min(p.Line, len(lineBreak.FindAll(data, -1))) + 1 // the end of the text may be meant
 		p.Hint = "here, or in what begins here"
 	}
 	return p
 }
 
+// invalidUTF8 returns where data stops being UTF-8; the zero Position where it
+// does not.
 func invalidUTF8(data []byte) Position {
-	at := Position{Line: 1, Column: 1}
-	for len(data) > 0 {
-		r, size := utf8.DecodeRune(data)
+	valid := 0
+	for valid < len(data) {
+		r, size := utf8.DecodeRune(data[valid:])
 		if r == utf8.RuneError && size == 1 {
-			return at
+			lines := lineBreak.Split(string(data[:valid]), -1)
+			return Position{Line: len(lines), Column: utf8.RuneCountInString(lines[len(lines)-1]) + 1}
 		}
-		at.Column++
-		if r == '\n' {
-			at = Position{Line: at.Line + 1, Column: 1}
-		}
-		data = data[size:]
+		valid += size
 	}
 	return Position{}
 }
@@ -134,25 +138,25 @@ type checker struct {
 	tooDeep  bool
 }
 
-func (c *checker) report(n *yaml.Node, message, hint string) {
-	c.problems = append(c.problems, c.doc.problemAt(n, message, hint))
+func (c *checker) report(n *yaml.Node, rule, message, hint string) {
+	c.problems = append(c.problems, c.doc.problemAt(n, rule, message, hint))
 }
 
 func (c *checker) check(n *yaml.Node, depth int) {
 	if depth > maxDepth {
 		if !c.tooDeep {
-			c.report(n, fmt.Sprintf("nested deeper than %d levels", maxDepth), "")
+			c.report(n, "syntax", fmt.Sprintf("nested deeper than %d levels", maxDepth), "")
 		}
 		c.tooDeep = true
 		return
 	}
 	switch {
 	case n.Kind == yaml.AliasNode:
-		c.report(n, fmt.Sprintf("alias *%s: aliases are not allowed", n.Value), "write the value out")
+		c.report(n, "yaml-feature", fmt.Sprintf("alias *%s: aliases are not allowed", n.Value), "write the value out")
 	case n.Anchor != "":
-		c.report(n, fmt.Sprintf("anchor &%s: anchors are not allowed", n.Anchor), "")
+		c.report(n, "yaml-feature", fmt.Sprintf("anchor &%s: anchors are not allowed", n.Anchor), "")
 	case n.Style&yaml.TaggedStyle != 0:
-		c.report(n, fmt.Sprintf("tag %s: tags are not allowed", n.Tag), "")
+		c.report(n, "yaml-feature", fmt.Sprintf("tag %s: tags are not allowed", n.Tag), "")
 	}
 	if n.Kind == yaml.MappingNode {
 		c.checkKeys(n)
@@ -167,11 +171,11 @@ func (c *checker) checkKeys(n *yaml.Node) {
 	for key := range pairs(n) {
 		switch {
 		case key.Kind != yaml.ScalarNode:
-			c.report(key, "a key must be a plain text", "")
+			c.report(key, "yaml-feature", "a key must be a plain text", "")
 		case key.Tag == "!!merge":
-			c.report(key, "merge keys (<<) are not allowed", "write the keys out")
+			c.report(key, "yaml-feature", "merge keys (<<) are not allowed", "write the keys out")
 		case lines[key.Value] > 0:
-			c.report(key, fmt.Sprintf("key %q stands twice", key.Value), fmt.Sprintf("first in line %d", lines[key.Value]))
+			c.report(key, "duplicate", fmt.Sprintf("key %q stands twice", key.Value), fmt.Sprintf("first in line %d", lines[key.Value]))
 		default:
 			lines[key.Value] = key.Line
 		}
@@ -191,8 +195,8 @@ func pairs(n *yaml.Node) func(yield func(key, value *yaml.Node) bool) {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
-func (d *Document) problemAt(n *yaml.Node, message, hint string) hub.Problem {
-	p := hub.Problem{File: d.file, Line: 1, Column: 1, Message: message, Hint: hint}
+func (d *Document) problemAt(n *yaml.Node, rule, message, hint string) hub.Problem {
+	p := hub.Problem{File: d.file, Line: 1, Column: 1, Rule: rule, Message: message, Hint: hint}
 	if n != nil {
 		p.Line, p.Column = n.Line, n.Column
 	}

@@ -16,6 +16,7 @@ type schema struct {
 	Enum        []string           `json:"enum,omitempty"`
 	Format      string             `json:"format,omitempty"`
 	Pattern     string             `json:"pattern,omitempty"`
+	MinLength   int                `json:"minLength,omitempty"`
 	Minimum     *int               `json:"minimum,omitempty"`
 	Items       *schema            `json:"items,omitempty"`
 	Required    []string           `json:"required,omitempty"`
@@ -99,6 +100,9 @@ func structSchema(t reflect.Type) *schema {
 		}
 		if f.Tag.Get("required") != "" {
 			s.Required = append(s.Required, name)
+			if p.Type == "string" && p.Pattern == "" && p.Const == "" {
+				p.MinLength = 1
+			}
 		}
 		s.Properties[name] = p
 	}
