@@ -29,7 +29,6 @@ import (
 	"felhom.eu/hub/internal/config"
 	"felhom.eu/hub/internal/deadman"
 	"felhom.eu/hub/internal/engine"
-	"felhom.eu/hub/internal/fleetfile"
 	"felhom.eu/hub/internal/gitsync"
 	"felhom.eu/hub/internal/httpapi"
 	"felhom.eu/hub/internal/hub"
@@ -64,6 +63,7 @@ type App struct {
 	log *slog.Logger
 
 	spool    *spool.Spool
+	opener   *seal.Opener
 	acceptor *ingest.Acceptor
 	repo     *gitsync.Repo
 	roster   *roster.Roster
@@ -176,31 +176,6 @@ type journal struct{ *spool.Spool }
 type current func() *hub.Fleet
 
 func (f current) Current() *hub.Fleet { return f() }
-
-func (a *App) openFleet() error {
-	c := a.cfg.Fleet
-	identities, err := seal.ReadIdentities(c.IdentityFiles...)
-	if err != nil {
-		return fmt.Errorf("fleet.identity_files: %w", err)
-	}
-	opener := seal.NewOpener(identities)
-	a.repo, err = gitsync.Open(gitsync.Options{
-		URL: c.URL, Branch: c.Branch, Dir: filepath.Join(a.cfg.DataDir, mirrorFolder),
-		CredentialsFile: c.CredentialsFile, KnownHostsFile: c.KnownHostsFile, CAFile: c.CAFile,
-		Logger: a.log.With("part", "git"),
-	})
-	if err != nil {
-		return err
-	}
-	a.roster = roster.New(roster.Options{
-		Source: a.repo, Path: c.Path, Interval: c.Interval, Logger: a.log.With("part", "fleet"),
-		Load: func(files fs.FS, revision string) (*hub.Fleet, []hub.Problem, error) {
-			return fleetfile.Load(files, opener, fleetfile.Options{Revision: revision, Base: a.thresholds()})
-		},
-	})
-	a.roster.OnApply(a.fleetApplied)
-	return nil
-}
 
 func (a *App) thresholds() hub.Thresholds {
 	return hub.Thresholds{StaleAfter: a.cfg.Monitor.StaleAfter, DownAfter: a.cfg.Monitor.DownAfter}

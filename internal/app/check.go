@@ -68,13 +68,18 @@ func checkFleet(ctx context.Context, cfg *config.Config) (message string, err er
 	if err != nil {
 		return "", err
 	}
-	repo, err := gitsync.Open(gitsync.Options{URL: c.URL, Branch: c.Branch, Dir: dir,
-		CredentialsFile: c.CredentialsFile, KnownHostsFile: c.KnownHostsFile, CAFile: c.CAFile})
+	if err := checkSigners(c); err != nil {
+		return "", err
+	}
+	repo, err := gitsync.Open(mirrorOptions(c, dir))
 	if err != nil {
 		return "", err
 	}
 	defer repo.Close()
 	head, err := repo.Fetch(ctx)
+	if err == nil && c.AllowedSignersFile != "" {
+		_, err = verify(repo, c, head, head)
+	}
 	if err != nil {
 		return "", err
 	}

@@ -12,6 +12,7 @@ import (
 func (a *App) fleetApplied(*hub.Fleet) {
 	now := slot()
 	a.readyAt.CompareAndSwap(nil, &now)
+	a.keepOpened(cacheWorthWriting)
 	select {
 	case a.register <- struct{}{}:
 	default: // a change is waiting already

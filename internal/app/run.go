@@ -142,6 +142,7 @@ func (a *App) Stop(ctx context.Context) error {
 			a.drain(ctx)
 			a.halt()
 			a.working.Wait()
+			a.keepOpened(1)
 			if err := a.spool.WriteState(recentState, a.acceptor.Snapshot()); err != nil {
 				// The spool keeps the same for as long as its volumes stay.
 				a.log.Warn("the index of recent reports could not be written", "error", err)

@@ -66,8 +66,10 @@ func (a *App) ready() (bool, any) {
 		is   bool
 		text string
 	}{
-		{len(fleet.Problems) > 0, "the fleet repository's head has mistakes; the last good commit is in force"},
-		{fleet.LastError != "" && len(fleet.Problems) == 0, "the last pull of the fleet repository failed"},
+		{fleet.Waiting(), "the fleet repository's head is " + string(fleet.Verdict.Verdict) + "; the last good commit is in force"},
+		{fleet.LastError != "" && !fleet.Waiting(), "the last pull of the fleet repository failed"},
+		{fleet.BadHosts > 0, "files of hosts have mistakes; these hosts keep their last good record, if they have one"},
+		{fleet.Frozen != "", "the fleet is frozen: " + fleet.Frozen},
 		{d.ClickHouse.LastError != "", "ClickHouse does not take reports; they wait in the spool"},
 		{sw.HeldBy != "", "the dead-man's switch is held back"},
 		{sp.Damage > 0, "the spool was damaged: acknowledged records are lost"},
@@ -122,7 +124,10 @@ func (a *App) metrics(version string) []httpapi.Metric {
 		counter("hub_engine_restarts_total", "Restarts of the embedded ClickHouse.", func() float64 { return float64(a.engineRestarts()) }),
 
 		gauge("hub_fleet_hosts", "Enrolled hosts in force, without retired ones.", func() float64 { return float64(a.roster.Status().Hosts) }),
-		gauge("hub_fleet_problems", "Mistakes in the fleet repository's head.", func() float64 { return float64(len(a.roster.Status().Problems)) }),
+		gauge("hub_fleet_problems", "Mistakes for which the fleet repository's head is rejected.", func() float64 { return float64(len(a.roster.Status().Problems)) }),
+		gauge("hub_fleet_bad_hosts", "Hosts whose file has mistakes; they keep their last good record, if they have one.", func() float64 { return float64(a.roster.Status().BadHosts) }),
+		gauge("hub_fleet_head_waiting", "1 while the fleet repository's head is held or rejected.", func() float64 { return truth(a.roster.Status().Waiting()) }),
+		gauge("hub_fleet_frozen", "1 while the fleet repository does not answer, or does not move for longer than fleet.max_age.", func() float64 { return truth(a.roster.Status().Frozen != "") }),
 		gauge("hub_fleet_pull_age_seconds", "Time since the fleet repository last answered, in seconds.", func() float64 { return age(a.roster.Status().CheckedAt) }),
 
 		gauge("hub_switch_held", "1 while the switch is held back.", func() float64 { return truth(a.watch.Status().HeldBy != "") }),

@@ -2,7 +2,6 @@ package roster_test
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,10 +74,7 @@ func TestRealFleet(t *testing.T) {
 	}
 	defer repo.Close()
 	opener := seal.NewOpener([]seal.Identity{identity})
-	rost := roster.New(roster.Options{Source: repo, Path: "fleet", Interval: time.Hour,
-		Load: func(fleet fs.FS, revision string) (*hub.Fleet, []hub.Problem, error) {
-			return fleetfile.Load(fleet, opener, fleetfile.Options{Revision: revision})
-		}})
+	rost := roster.New(roster.Options{Source: repo, Path: "fleet", Interval: time.Hour, Load: fleetfile.NewLoader(opener, hub.Thresholds{}).Load})
 	if err := rost.Pull(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,23 +1,34 @@
 // Package roster keeps the fleet that is in force, behind an atomic pointer.
 //
-// It follows the head of the fleet repository: a head that loads without a
-// problem replaces the fleet as a whole; with any problem the last good fleet
-// stays in force, and Status says why. All that can fail happens before the
-// pointer is swapped. A start begins with the commit that was in force before,
-// from the mirror, so that the hub runs while the remote is away.
+// It follows the head of the fleet repository. Whether a head comes in force is
+// judged in this order, and what stops it leaves the last good fleet as it is:
+//
+//	does it descend from the commit in force?  no: held (fleet_rewound) until Accept
+//	are it and what led to it signed?          no: rejected (fleet_rejected)
+//	is it a fleet as a whole?                  no: rejected (fleet_rejected)
+//	does it remove more than its guards say?   yes: held (fleet_held) until they allow it
+//
+// A mistake inside one host's file costs that host alone: it keeps its last good
+// record (host_file_rejected), also across restarts. All that can fail happens
+// before the pointer is swapped. Every verdict is announced once, as a row of
+// fleet_commits and, where the head stays out, an event.
+//
+// A start begins with the commit that was in force before, from the mirror, so
+// that the hub runs while the remote is away.
 package roster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"felhom.eu/hub/internal/fleetfile"
 	"felhom.eu/hub/internal/gitsync"
 	"felhom.eu/hub/internal/hub"
 )
@@ -30,11 +41,21 @@ type Source interface {
 	View(commit gitsync.Hash, path string, read func(fs.FS) error) error
 	// Commit describes a commit in the mirror.
 	Commit(gitsync.Hash) (gitsync.Commit, error)
+	// Descends says whether commit has ancestor in its history, or is it.
+	Descends(commit, ancestor gitsync.Hash) (bool, error)
 	// Applied returns what SetApplied kept, also in an earlier process.
 	Applied() (gitsync.Applied, bool)
 	SetApplied(gitsync.Applied) error
 	// Damaged says that reading the mirror failed and the next Fetch mends it.
 	Damaged() bool
+	// Tidy keeps the mirror small; it may take its time.
+	Tidy(ctx context.Context) error
+}
+
+// Memory keeps small texts over restarts. *spool.Spool is one.
+type Memory interface {
+	ReadState(name string) ([]byte, error)
+	WriteState(name string, data []byte) error
 }
 
 // Result is how a pull ended, for metrics.
@@ -42,39 +63,33 @@ type Result string
 
 // The results of a pull.
 const (
-	Unchanged Result = "unchanged" // the head is the one looked at before
+	Unchanged Result = "unchanged" // the head and its verdict are as they were
 	Applied   Result = "applied"   // a new fleet is in force
-	Rejected  Result = "rejected"  // the head has problems; the fleet in force stays
+	Held      Result = "held"      // the head waits for an operator's word; the fleet in force stays
+	Rejected  Result = "rejected"  // the head cannot be used; the fleet in force stays
 	Failed    Result = "failed"    // the head could not be had or read
 )
 
-// maxLogged bounds the problems of one head that are logged; Status has all.
-const maxLogged = 20
-
-// Options says what to follow.
+// Options says what to follow. Source and Load are required.
 type Options struct {
 	Source   Source
 	Path     string        // folder of the repository that holds the fleet
 	Interval time.Duration // between pulls, minus up to 20 % jitter; 0 = 60 s
+	MaxAge   time.Duration // the same head for longer raises fleet_frozen; 0 = never
 
-	// Load reads the fleet of a commit. With any problem the commit is rejected;
-	// an error says that it could not be read, and is tried again.
-	Load func(fleet fs.FS, revision string) (*hub.Fleet, []hub.Problem, error)
+	// Load reads the fleet of a commit: (*fleetfile.Loader).Load.
+	Load func(fleet fs.FS, r fleetfile.Request) (fleetfile.Loaded, error)
 
-	OnPull func(Result, time.Duration) // called after each pull; may be nil
-	Logger *slog.Logger                // nil = discard
-	Now    func() time.Time            // nil = time.Now
-}
+	// Trust says who signed head, and that every first-parent commit after since
+	// is signed as required. A *gitsync.UntrustedError rejects the head; another
+	// error says that it could not be read. nil = signatures are not required.
+	Trust func(head, since gitsync.Hash) (signer string, err error)
 
-// Status is what the roster knows of the fleet and its repository.
-type Status struct {
-	Revision  string        `json:"revision"`             // commit in force; "" = none yet
-	AppliedAt time.Time     `json:"applied_at,omitzero"`  // when this process put it in force
-	Hosts     int           `json:"hosts"`                // not retired
-	Problems  []hub.Problem `json:"problems"`             // of Head, when that is not in force; never null
-	Head      string        `json:"head"`                 // newest commit seen on the remote
-	CheckedAt time.Time     `json:"checked_at,omitzero"`  // last pull that got an answer from the remote
-	LastError string        `json:"last_error,omitempty"` // why the last pull did not bring its head in force
+	Announce func(hub.Notice) error      // makes a notice durable; tried again after an error; nil = nobody listens
+	Memory   Memory                      // nil = nothing is remembered over a restart
+	OnPull   func(Result, time.Duration) // called after each pull; may be nil
+	Logger   *slog.Logger                // nil = discard
+	Now      func() time.Time            // nil = time.Now
 }
 
 // Roster follows the fleet. Current and Status may be called at any time.
@@ -84,10 +99,13 @@ type Roster struct {
 	fleet   atomic.Pointer[hub.Fleet]
 	trigger chan struct{}
 
+	tidying sync.Mutex
 	pulling chan struct{} // held by the pull under way; guards what is below
 	hooks   []func(*hub.Fleet)
-	judged  gitsync.Hash // the head whose verdict is known: in force, or Status.Problems
-	logged  string       // the failure that was last logged
+	last    *verdict // of the head judged last; nil: none yet
+	logged  string   // the failure that was last logged
+	memory  memory
+	pending []hub.Notice // not durable yet
 
 	mu     sync.Mutex
 	status Status
@@ -101,37 +119,35 @@ func New(o Options) *Roster {
 	if o.OnPull == nil {
 		o.OnPull = func(Result, time.Duration) {}
 	}
+	if o.Announce == nil {
+		o.Announce = func(hub.Notice) error { return nil }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Roster{
+	r := &Roster{
 		o: o, log: o.Logger,
 		trigger: make(chan struct{}, 1),
 		pulling: make(chan struct{}, 1),
-		status:  Status{Problems: []hub.Problem{}},
+		status:  Status{Problems: []hub.Problem{}, HostProblems: []hub.Problem{}},
 	}
+	r.recall()
+	return r
 }
 
 // Current returns the fleet in force, or nil while there is none yet.
 func (r *Roster) Current() *hub.Fleet { return r.fleet.Load() }
-
-// Status returns the present status.
-func (r *Roster) Status() Status {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.status
-}
 
 // OnApply registers f to be called with each fleet that comes in force, right
 // after it did, the one of the start included. Register before Run and Pull.
 // The next pull waits for f.
 func (r *Roster) OnApply(f func(*hub.Fleet)) { r.hooks = append(r.hooks, f) }
 
-// Trigger makes Run pull at once, and judge even a head that it rejected
-// before. It returns without waiting; several at once are one.
+// Trigger makes Run pull at once, and judge even a head that stayed out before.
+// It returns without waiting; several at once are one.
 func (r *Roster) Trigger() {
 	select {
 	case r.trigger <- struct{}{}:
@@ -149,8 +165,11 @@ func (r *Roster) Run(ctx context.Context) {
 	r.restore()
 	r.unlock()
 	force := false
+	var upkeep sync.WaitGroup
+	defer upkeep.Wait()
 	for retry := time.Second; ; {
 		_ = r.pull(ctx, force) // told by Status, log and OnPull
+		upkeep.Go(func() { r.tidy(ctx) })
 		wait := r.o.Interval - rand.N(r.o.Interval/5+1)
 		if r.Current() == nil {
 			wait = min(retry, wait)
@@ -185,23 +204,38 @@ func (r *Roster) lock(ctx context.Context) error {
 
 func (r *Roster) unlock() { <-r.pulling }
 
+// tidy keeps the mirror small, beside the pulls; one at a time.
+func (r *Roster) tidy(ctx context.Context) {
+	if !r.tidying.TryLock() {
+		return
+	}
+	defer r.tidying.Unlock()
+	if err := r.o.Source.Tidy(ctx); err != nil && ctx.Err() == nil {
+		r.log.Warn("the mirror of the fleet repository could not be made smaller; it is tried again after the next pull", "error", err)
+	}
+}
+
 // restore puts the commit in force that was so before. Failing is no error: the
 // pull that follows may still bring a fleet.
 func (r *Roster) restore() {
 	applied, ok := r.o.Source.Applied()
-	commit := applied.Commit
 	if !ok || r.Current() != nil {
 		return
 	}
-	fleet, problems, err := r.load(commit)
+	loaded, err := r.load(applied.Commit)
 	if err == nil {
-		err = rejection(commit, problems)
+		err = rejection(applied.Commit, loaded.Problems)
 	}
 	if err != nil {
-		r.log.Warn("the fleet of the last run cannot be read again", "commit", commit.Short(), "error", err)
+		r.log.Warn("the fleet of the last run cannot be read again", "commit", applied.Commit.Short(), "error", err)
 		return
 	}
-	r.apply(fleet, commit)
+	v := &verdict{head: applied.Commit, verdict: hub.CommitApplied, loaded: loaded, hosts: loaded.Fleet.Len()}
+	if r.o.Trust != nil {
+		v.signer, _ = r.o.Trust(applied.Commit, applied.Commit) // was judged when it came in force; only to name it
+	}
+	r.apply(v)
+	r.tellVerdict(v) // a crash may have come before it was told
 }
 
 func (r *Roster) pull(ctx context.Context, force bool) error {
@@ -209,17 +243,23 @@ func (r *Roster) pull(ctx context.Context, force bool) error {
 		return err
 	}
 	defer r.unlock()
+	return r.pullLocked(ctx, force)
+}
+
+func (r *Roster) pullLocked(ctx context.Context, force bool) error {
 	begin := time.Now()
 	result, err := r.refresh(ctx, force)
 	if ctx.Err() != nil && result == Failed {
 		return err // the hub stops, or a client went away: no failure of the repository
 	}
+	r.watchFrozen(result, err)
+	r.announce()
 	r.report(result, err)
 	r.o.OnPull(result, time.Since(begin))
 	return err
 }
 
-// refresh fetches, loads and applies. The error says why the head is not in
+// refresh fetches, judges and applies. The error says why the head is not in
 // force.
 func (r *Roster) refresh(ctx context.Context, force bool) (Result, error) {
 	head, err := r.o.Source.Fetch(ctx)
@@ -227,141 +267,124 @@ func (r *Roster) refresh(ctx context.Context, force bool) (Result, error) {
 		return Failed, err
 	}
 	r.update(func(s *Status) { s.Head, s.CheckedAt = string(head), r.o.Now() })
-	if !force && head == r.judged {
-		return Unchanged, rejection(head, r.Status().Problems)
-	}
-	if !force && string(head) == r.Status().Revision { // the remote went back to it
-		r.judge(head, nil)
+	if string(head) == r.Status().Revision && r.Current() != nil {
+		if r.last == nil || r.last.head != head { // the remote went back to it
+			r.settle(&verdict{head: head, verdict: hub.CommitApplied})
+		}
 		return Unchanged, nil
 	}
-	fleet, problems, err := r.load(head)
-	if (err != nil || len(problems) > 0) && r.o.Source.Damaged() {
-		// The mirror is at fault, not the commit: mend it and read again.
+	if last := r.last; last != nil && last.head == head && !force && !last.again {
+		return Unchanged, last.err()
+	}
+	v, err := r.judge(head)
+	if r.o.Source.Damaged() && (err != nil || v.verdict != hub.CommitApplied) {
+		// The mirror is at fault, not the commit: mend it and judge again.
 		if head, err = r.o.Source.Fetch(ctx); err != nil {
 			return Failed, err
 		}
-		fleet, problems, err = r.load(head)
+		v, err = r.judge(head)
 	}
 	if err != nil {
 		return Failed, err
 	}
-	if len(problems) > 0 {
-		r.judge(head, problems)
-		return Rejected, rejection(head, problems)
+	return r.conclude(v)
+}
+
+// conclude does what the verdict says.
+func (r *Roster) conclude(v *verdict) (Result, error) {
+	if v.verdict != hub.CommitApplied {
+		known := r.last != nil && r.last.same(v)
+		r.settle(v)
+		r.tellVerdict(v)
+		switch {
+		case known:
+			return Unchanged, v.err()
+		case v.verdict == hub.CommitHeld:
+			return Held, v.err()
+		default:
+			return Rejected, v.err()
+		}
 	}
-	if err := r.o.Source.SetApplied(gitsync.Applied{Commit: head}); err != nil {
+	applied := gitsync.Applied{Commit: v.head, Kept: map[string]gitsync.Hash{}}
+	for name, blob := range v.loaded.Kept {
+		applied.Kept[name] = gitsync.Hash(blob)
+	}
+	if err := r.o.Source.SetApplied(applied); err != nil {
 		return Failed, err
 	}
-	r.apply(fleet, head)
+	r.apply(v)
+	r.tellVerdict(v)
 	return Applied, nil
 }
 
-// load reads the fleet of a commit. An error means that it could not be read;
-// problems, that it should not be used.
-func (r *Roster) load(commit gitsync.Hash) (fleet *hub.Fleet, problems []hub.Problem, err error) {
-	err = r.o.Source.View(commit, r.o.Path, func(fsys fs.FS) (err error) {
-		fleet, problems, err = r.o.Load(fsys, string(commit))
-		return err
-	})
-	if err == nil && fleet == nil && len(problems) == 0 {
-		err = fmt.Errorf("commit %s gave neither a fleet nor a problem", commit.Short())
-	}
-	return fleet, problems, err
-}
-
 // apply swaps the fleet. Nothing here can fail.
-func (r *Roster) apply(fleet *hub.Fleet, commit gitsync.Hash) {
+func (r *Roster) apply(v *verdict) {
+	fleet := v.loaded.Fleet
 	old := r.fleet.Swap(fleet)
-	r.judge(commit, nil)
+	v.added, v.removed, v.changed = compare(old, fleet)
+	v.loaded.Fleet = nil // the pointer has it; the verdict need not
+	r.settle(v)
+	c, err := r.o.Source.Commit(v.head)
 	r.update(func(s *Status) {
-		s.Revision, s.AppliedAt, s.Hosts = string(commit), r.o.Now(), fleet.Len()
+		s.Revision, s.AppliedAt, s.Hosts = string(v.head), r.o.Now(), fleet.Len()
+		s.Author, s.Subject, s.Signer = c.Author.Name, c.Subject, v.signer
+		s.HostProblems, s.BadHosts = problemsOf(v.loaded.Bad), len(v.loaded.Bad)
 	})
-	attrs := []any{"commit", commit.Short(), "hosts", fleet.Len()}
-	if c, err := r.o.Source.Commit(commit); err == nil {
+	attrs := []any{"commit", v.head.Short(), "hosts", fleet.Len()}
+	if err == nil {
 		attrs = append(attrs, "author", c.Author.Name, "subject", c.Subject)
 	}
-	added, removed, changed := compare(old, fleet)
-	r.log.Info("fleet in force", append(attrs, "added", added, "removed", removed, "changed", changed)...)
+	if v.signer != "" {
+		attrs = append(attrs, "signer", v.signer)
+	}
+	r.log.Info("fleet in force", append(attrs, "added", v.added, "removed", v.removed, "changed", v.changed, "bad_files", len(v.loaded.Bad))...)
 	for _, hook := range r.hooks {
 		hook(fleet)
 	}
 }
 
-// judge remembers the verdict on a head, so that it is not read again.
-func (r *Roster) judge(head gitsync.Hash, problems []hub.Problem) {
-	r.judged = head
-	r.update(func(s *Status) {
-		s.Head, s.Problems = string(head), append([]hub.Problem{}, problems...)
-	})
+// Accept puts a head in force that does not descend from the commit in force: an
+// operator says that the rewind is right. revision is the head's id, or at least
+// 7 digits of its beginning. The other rules still hold: where one of them keeps
+// the head out, the error says so, and the word stays good for this head.
+func (r *Roster) Accept(ctx context.Context, revision string) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	defer r.unlock()
+	head, err := r.o.Source.Fetch(ctx)
+	if err != nil {
+		return &hub.Error{Code: hub.Unavailable, Reason: "remote_unavailable", Message: "the fleet repository cannot be reached",
+			Hint: "see the hub's log; try again later", Cause: err}
+	}
+	if !names(revision, head) {
+		return &hub.Error{Code: hub.Invalid, Reason: "other_head", Message: fmt.Sprintf("%s is not the head of the branch, which is %s", revision, head.Short()),
+			Hint: "look at that commit, and accept it by its own id, at least 7 digits"}
+	}
+	if string(head) == r.Status().Revision {
+		return &hub.Error{Code: hub.Invalid, Reason: "in_force", Message: "this commit is in force already"}
+	}
+	r.memory.Accepted = head
+	r.remember()
+	r.log.Warn("audit: an operator accepted a rewind of the fleet", "commit", string(head), "was", r.Status().Revision)
+	if err := r.pullLocked(ctx, true); err != nil {
+		var known *hub.Error
+		if errors.As(err, &known) {
+			return err
+		}
+		return &hub.Error{Code: hub.Invalid, Reason: "not_applied", Message: err.Error(), Hint: r.Status().Verdict.Release, Cause: err}
+	}
+	return nil
+}
+
+const minAbbreviation = 7
+
+func names(revision string, head gitsync.Hash) bool {
+	return len(revision) >= minAbbreviation && len(revision) <= len(head) && string(head[:len(revision)]) == revision
 }
 
 func (r *Roster) update(change func(*Status)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(&r.status)
-}
-
-// report puts the outcome of a pull into the status and, once for the same
-// failure, into the log.
-func (r *Roster) report(result Result, err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	r.update(func(s *Status) { s.LastError = text })
-	if text == r.logged {
-		return
-	}
-	r.logged = text
-	status := r.Status()
-	attrs := []any{"error", text, "in_force", gitsync.Hash(status.Revision).Short()}
-	switch {
-	case text == "":
-		r.log.Info("the fleet repository is followed again")
-	case r.Current() == nil:
-		r.log.Error("no fleet yet, so every agent is turned away: neither this start nor an earlier one could read the repository; trying again", attrs...)
-	case result != Failed:
-		r.log.Error("the head of the fleet repository is rejected, the last good fleet stays in force", attrs...)
-		for _, p := range status.Problems[:min(len(status.Problems), maxLogged)] {
-			r.log.Error("problem in the fleet", "commit", gitsync.Hash(status.Head).Short(), "at", p.String())
-		}
-	default:
-		r.log.Warn("the fleet repository cannot be followed, the last good fleet stays in force", attrs...)
-	}
-}
-
-// rejection is the error of a head with problems, or nil without any.
-func rejection(head gitsync.Hash, problems []hub.Problem) error {
-	switch len(problems) {
-	case 0:
-		return nil
-	case 1:
-		return fmt.Errorf("commit %s is rejected: %s", head.Short(), problems[0])
-	}
-	return fmt.Errorf("commit %s is rejected for %d problems, the first: %s", head.Short(), len(problems), problems[0])
-}
-
-// compare counts the hosts by which the fleets differ; old may be nil.
-func compare(old, current *hub.Fleet) (added, removed, changed int) {
-	if old == nil {
-		for range current.Hosts() {
-			added++
-		}
-		return added, 0, 0
-	}
-	for h := range current.Hosts() {
-		was, ok := old.Host(h.ID)
-		switch {
-		case !ok:
-			added++
-		case was != h && !reflect.DeepEqual(was, h):
-			changed++
-		}
-	}
-	for h := range old.Hosts() {
-		if _, ok := current.Host(h.ID); !ok {
-			removed++
-		}
-	}
-	return added, removed, changed
 }

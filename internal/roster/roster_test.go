@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"felhom.eu/hub/internal/fleetfile"
 	"felhom.eu/hub/internal/gitsync"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/roster"
@@ -27,7 +29,9 @@ type fakeSource struct {
 	away    error // what Fetch returns
 	files   map[gitsync.Hash]string
 	applied gitsync.Hash
-	damaged bool // until the next Fetch
+	kept    map[string]gitsync.Hash
+	astray  map[gitsync.Hash]bool // commits that do not descend from others
+	damaged bool                  // until the next Fetch
 	fetches []time.Time
 }
 
@@ -61,34 +65,66 @@ func (s *fakeSource) View(commit gitsync.Hash, path string, read func(fs.FS) err
 func (s *fakeSource) Commit(h gitsync.Hash) (gitsync.Commit, error) {
 	return gitsync.Commit{Hash: h, Subject: "subject of " + string(h)}, nil
 }
-func (s *fakeSource) Applied() (gitsync.Applied, bool) {
-	return gitsync.Applied{Commit: s.applied}, s.applied != ""
+func (s *fakeSource) Descends(commit, ancestor gitsync.Hash) (bool, error) {
+	return commit == ancestor || !s.astray[commit], nil
 }
-func (s *fakeSource) SetApplied(a gitsync.Applied) error { s.applied = a.Commit; return nil }
-func (s *fakeSource) Damaged() bool                      { return s.damaged }
 
-// load reads the file hosts, an id and perhaps a display name a line.
-func load(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem, error) {
+func (s *fakeSource) Applied() (gitsync.Applied, bool) {
+	return gitsync.Applied{Commit: s.applied, Kept: s.kept}, s.applied != ""
+}
+
+func (s *fakeSource) SetApplied(a gitsync.Applied) error {
+	s.applied, s.kept = a.Commit, a.Kept
+	return nil
+}
+
+func (s *fakeSource) Damaged() bool              { return s.damaged }
+func (s *fakeSource) Tidy(context.Context) error { return nil }
+
+// load reads the file hosts: an id and perhaps a display name a line. A host
+// called "bad" has a bad file and keeps its last good record; "allow=3" sets the
+// guard.
+func load(fsys fs.FS, r fleetfile.Request) (loaded fleetfile.Loaded, err error) {
 	data, err := fs.ReadFile(fsys, "hosts")
 	if err != nil {
-		return nil, nil, err
+		return loaded, err
 	}
-	spec := hub.FleetSpec{Revision: revision, Customers: []*hub.Customer{{Name: "acme"}}}
+	spec := hub.FleetSpec{Revision: r.Revision, Customers: []*hub.Customer{{Name: "acme"}}}
+	loaded.Kept = map[string]string{}
 	seen := make(map[string]bool)
-	var problems []hub.Problem
 	for i, line := range strings.Split(strings.TrimSpace(string(data)), "\n") {
 		id, name, _ := strings.Cut(line, " ")
+		if allow, ok := strings.CutPrefix(id, "allow="); ok {
+			spec.AllowRemoval, _ = strconv.Atoi(allow)
+			continue
+		}
 		if seen[id] {
-			problems = append(problems, hub.Problem{File: "hosts", Line: i + 1, Message: "host " + id + " stands twice"})
+			loaded.Problems = append(loaded.Problems, hub.Problem{File: "hosts", Line: i + 1, Message: "host " + id + " stands twice"})
 		}
 		seen[id] = true
-		spec.Hosts = append(spec.Hosts, &hub.Host{ID: id, Customer: "acme", DisplayName: name, Lifecycle: hub.Active})
+		host := &hub.Host{ID: id, Customer: "acme", DisplayName: name, Lifecycle: hub.Active, File: id, Blob: "blob of " + line}
+		if name == "bad" {
+			last, kept := &hub.Host{ID: id, Customer: "acme", Lifecycle: hub.Active, File: id, Blob: r.Kept[id]}, r.Kept[id] != ""
+			if r.InForce != nil {
+				last, kept = r.InForce.Host(id)
+			}
+			loaded.Bad = append(loaded.Bad, fleetfile.BadFile{Name: id, HostID: id, Blob: "blob of " + line, Kept: kept,
+				Problems: []hub.Problem{{File: id, Message: "is bad"}}})
+			if !kept {
+				continue
+			}
+			host = last
+			loaded.Kept[last.File] = last.Blob
+		}
+		if name == "retired" {
+			host.Lifecycle = hub.Retired
+		}
+		spec.Hosts = append(spec.Hosts, host)
 	}
-	if len(problems) > 0 {
-		return nil, problems, nil
+	if len(loaded.Problems) == 0 {
+		loaded.Fleet, err = hub.NewFleet(spec)
 	}
-	fleet, err := hub.NewFleet(spec)
-	return fleet, nil, err
+	return loaded, err
 }
 
 // harness is a roster over a fake source that counts what happens.
@@ -97,21 +133,41 @@ type harness struct {
 	source  *fakeSource
 	loads   int
 	results []roster.Result
+	notices []hub.Notice
 	log     *bytes.Buffer
 }
 
-func newHarness(source *fakeSource) *harness {
+func newHarness(source *fakeSource, more ...func(*roster.Options)) *harness {
 	h := &harness{source: source, log: new(bytes.Buffer)}
-	h.Roster = roster.New(roster.Options{
+	o := roster.Options{
 		Source: source, Path: "fleet", Interval: time.Minute,
-		Load: func(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem, error) {
+		Load: func(fsys fs.FS, r fleetfile.Request) (fleetfile.Loaded, error) {
 			h.loads++
-			return load(fsys, revision)
+			return load(fsys, r)
 		},
-		OnPull: func(r roster.Result, _ time.Duration) { h.results = append(h.results, r) },
-		Logger: slog.New(slog.NewTextHandler(h.log, nil)),
-	})
+		Announce: func(n hub.Notice) error { h.notices = append(h.notices, n); return nil },
+		OnPull:   func(r roster.Result, _ time.Duration) { h.results = append(h.results, r) },
+		Logger:   slog.New(slog.NewTextHandler(h.log, nil)),
+	}
+	for _, change := range more {
+		change(&o)
+	}
+	h.Roster = roster.New(o)
 	return h
+}
+
+// told lists what was announced: verdicts, and events with their hosts.
+func (h *harness) told() string {
+	var words []string
+	for _, n := range h.notices {
+		for _, c := range n.Commits {
+			words = append(words, string(c.Verdict)+" "+c.Revision)
+		}
+		for _, e := range n.Events {
+			words = append(words, strings.TrimSpace(string(e.Type)+" "+e.HostID))
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 func (h *harness) wantResults(t *testing.T, want ...roster.Result) {
@@ -137,7 +193,7 @@ func TestBadHeadKeepsTheLastGoodFleet(t *testing.T) {
 	src.head = "bad"
 	for range 3 {
 		err := h.Pull(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "2 problems, the first: hosts:3: host b stands twice") {
+		if err == nil || !strings.Contains(err.Error(), "it has 2 problems, the first: hosts:3: host b stands twice") {
 			t.Errorf("pull of a bad head: %v", err)
 		}
 	}
@@ -148,7 +204,7 @@ func TestBadHeadKeepsTheLastGoodFleet(t *testing.T) {
 	if h.loads != 2 {
 		t.Errorf("%d loads: the rejected head was read again", h.loads)
 	}
-	if n := strings.Count(h.log.String(), "is rejected, the last good"); n != 1 {
+	if n := strings.Count(h.log.String(), "stays out, the last good"); n != 1 {
 		t.Errorf("the rejection was logged %d times:\n%s", n, h.log)
 	}
 
@@ -164,7 +220,7 @@ func TestBadHeadKeepsTheLastGoodFleet(t *testing.T) {
 	if !reflect.DeepEqual(applied, []string{"good", "fixed"}) {
 		t.Errorf("hooks saw %v", applied)
 	}
-	if want := `subject="subject of fixed" added=1 removed=1 changed=1`; !strings.Contains(h.log.String(), want) {
+	if want := `subject="subject of fixed" added=1 removed=1 changed=1 bad_files=0`; !strings.Contains(h.log.String(), want) {
 		t.Errorf("log lacks %s:\n%s", want, h.log)
 	}
 }
@@ -212,12 +268,12 @@ func TestRemoteAway(t *testing.T) {
 func TestDamagedMirrorIsReadAgain(t *testing.T) {
 	src := &fakeSource{head: "one", files: map[gitsync.Hash]string{"one": "a"}}
 	first := true
-	r := roster.New(roster.Options{Source: src, Load: func(fsys fs.FS, revision string) (*hub.Fleet, []hub.Problem, error) {
+	r := roster.New(roster.Options{Source: src, Load: func(fsys fs.FS, r fleetfile.Request) (fleetfile.Loaded, error) {
 		if first { // the read itself finds the damage
 			first, src.damaged = false, true
-			return nil, nil, errors.New("zlib: invalid header")
+			return fleetfile.Loaded{}, errors.New("zlib: invalid header")
 		}
-		return load(fsys, revision)
+		return load(fsys, r)
 	}})
 	if err := r.Pull(t.Context()); err != nil || r.Current() == nil || len(src.fetches) != 2 {
 		t.Errorf("%v, fleet %v, %d fetches", err, r.Current(), len(src.fetches))
@@ -331,12 +387,12 @@ func TestStatusAsJSON(t *testing.T) {
 	src := &fakeSource{head: "one", files: map[gitsync.Hash]string{"one": "a"}}
 	h := newHarness(src)
 	before, err := json.Marshal(h.Status())
-	if err != nil || string(before) != `{"revision":"","hosts":0,"problems":[],"head":""}` {
+	if err != nil || string(before) != `{"revision":"","hosts":0,"host_problems":[],"bad_hosts":0,"head":"","verdict":{},"problems":[]}` {
 		t.Errorf("before the first fleet: %s, %v", before, err)
 	}
 	_ = h.Pull(t.Context())
 	after, err := json.Marshal(h.Status())
-	if err != nil || !strings.HasPrefix(string(after), `{"revision":"one","applied_at":"`) || !strings.Contains(string(after), `"hosts":1,"problems":[]`) {
+	if err != nil || !strings.HasPrefix(string(after), `{"revision":"one","applied_at":"`) || !strings.Contains(string(after), `"hosts":1,"host_problems":[],`) || !strings.Contains(string(after), `"verdict":{"verdict":"applied"`) {
 		t.Errorf("with a fleet: %s, %v", after, err)
 	}
 }
