@@ -1,0 +1,27 @@
+package hub
+
+import (
+	"iter"
+	"maps"
+)
+
+// Keys yields every key that can be found by its digest, in no order.
+func (f *Fleet) Keys() iter.Seq[Key] { return maps.Values(f.keys) }
+
+// KeysOf returns the keys of an owner as the fleet names them, those of retired
+// hosts and those without a digest included; false where there is no such owner.
+func (f *Fleet) KeysOf(owner Owner) ([]Key, bool) {
+	switch owner.Kind {
+	case OwnerHost:
+		if h, ok := f.hosts[owner.Name]; ok {
+			return h.Keys, true
+		}
+	case OwnerCustomer:
+		if c, ok := f.customers[owner.Name]; ok {
+			return c.Keys, true
+		}
+	case OwnerFleet:
+		return f.spec.Keys, true
+	}
+	return nil, false
+}
