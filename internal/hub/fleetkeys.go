@@ -1,12 +1,17 @@
 package hub
 
-import (
-	"iter"
-	"maps"
-)
+import "iter"
 
-// Keys yields every key that can be found by its digest, in no order.
-func (f *Fleet) Keys() iter.Seq[Key] { return maps.Values(f.keys) }
+// KnownKeys yields every key that can be found by its digest, in no order.
+func (f *Fleet) KnownKeys() iter.Seq[Key] {
+	return func(yield func(Key) bool) {
+		for _, k := range f.keys {
+			if !yield(*k) {
+				return
+			}
+		}
+	}
+}
 
 // KeysOf returns the keys of an owner as the fleet names them, those of retired
 // hosts and those without a digest included; false where there is no such owner.

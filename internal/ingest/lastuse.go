@@ -108,7 +108,7 @@ func (a *Acceptor) KeyAges() KeyAges {
 		return ages
 	}
 	now := a.now()
-	for key := range fleet.Keys() {
+	for key := range fleet.KnownKeys() {
 		at, used := a.uses.last(key.Digest)
 		switch age := now.Sub(at); {
 		case !used:
