@@ -18,7 +18,7 @@ the repository's branch.`
 	keys := group("key", "Keys in a fleet folder")
 	keys.AddCommand(fleetKeyAddCommand())
 	cmd.AddCommand(fleetInitCommand(), fleetEnrollCommand(), keys, fleetValidateCommand(), fleetPlanCommand(),
-		fleetRotateCommand(), fleetResealCommand(), fleetRetireCommand(), fleetRevealCommand())
+		fleetRotateCommand(), fleetResealCommand(), fleetRetireCommand(), fleetRevealCommand(), fleetAcceptCommand())
 	return cmd
 }
 

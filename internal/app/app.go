@@ -27,6 +27,7 @@ import (
 
 	"felhom.eu/hub/internal/clickhouse"
 	"felhom.eu/hub/internal/config"
+	"felhom.eu/hub/internal/control"
 	"felhom.eu/hub/internal/deadman"
 	"felhom.eu/hub/internal/engine"
 	"felhom.eu/hub/internal/gitsync"
@@ -76,6 +77,8 @@ type App struct {
 	readyAt   atomic.Pointer[time.Time] // since when reports can be accepted
 	dbProblem atomic.Pointer[string]    // why the database is not in order; nil: not known yet, empty: it is
 	register  chan struct{}             // the fleet changed: tell ClickHouse
+	startedAt time.Time
+	keyAges   keyAges
 
 	failed  chan error
 	cancel  context.CancelFunc // of follow, judge and mirror
@@ -90,7 +93,7 @@ func New(o Options) (a *App, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a = &App{cfg: o.Config, log: o.Logger, register: make(chan struct{}, 1), failed: make(chan error, 1)}
+	a = &App{cfg: o.Config, log: o.Logger, register: make(chan struct{}, 1), startedAt: slot(), failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			a.close()
@@ -186,12 +189,18 @@ func (a *App) openServer(version string) (err error) {
 	if a.cfg.Fleet.Mint != "off" {
 		minter = &minting{a.repo, a.roster, a.cfg.Fleet}
 	}
+	webhook, err := a.webhook()
+	if err != nil {
+		return err
+	}
 	a.server, err = httpapi.New(httpapi.Options{
-		Listen: a.cfg.Listen, AdminListen: a.cfg.AdminListen,
+		Listen: a.cfg.Listen, AdminListen: a.cfg.AdminListen, ControlSocket: control.Path(a.cfg.DataDir),
 		Reports: a.acceptor, Minter: minter,
-		Ready: a.ready, FleetStatus: func() any { return a.roster.Status() },
+		Ready: a.ready, FleetStatus: func() any { return a.fleetStatus() }, Webhook: webhook,
+		Status:         func(owner string) (any, error) { return a.status(version, owner) },
+		Accept:         a.accept,
 		MaxConnections: a.cfg.Ingest.MaxConnections, MaxInFlightBytes: int64(a.cfg.Ingest.MaxInFlightBytes),
-		Metrics: a.metrics(version), Logger: a.log.With("part", "http"),
+		Metrics: append(a.metrics(version), a.controlMetrics()...), Logger: a.log.With("part", "http"),
 	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w; stop what listens there, or choose another address", err)

@@ -109,6 +109,22 @@ func (a *App) announceFleet(n hub.Notice) error {
 	return err
 }
 
+// accept brings a held revision in force, by an operator's word.
+func (a *App) accept(ctx context.Context, revision string) (any, error) {
+	if err := a.roster.Accept(ctx, revision); err != nil {
+		return nil, err
+	}
+	return a.fleetStatus(), nil
+}
+
+// restoreUses tells the acceptor when keys were used in earlier runs, as far as
+// reports that ClickHouse has say so.
+func (a *App) restoreUses(ctx context.Context) error {
+	return a.db.LastKeyUses(ctx, func(owner hub.Owner, keyID string, at time.Time) {
+		a.acceptor.RestoreUse(owner, keyID, at)
+	})
+}
+
 // cacheWorthWriting is how many opened seals, at 0.2 ms each, are worth a file.
 const cacheWorthWriting = 1000
 

@@ -19,7 +19,7 @@ const module = "felhom.eu/hub"
 // only. Tests may import what they like.
 var layers = [][]string{
 	{"internal/hub", "internal/logtest"},
-	{"internal/annotate", "internal/engine", "internal/gitsync", "internal/seal", "internal/spool", "internal/wire", "internal/yamlfile"},
+	{"internal/annotate", "internal/control", "internal/engine", "internal/gitsync", "internal/seal", "internal/spool", "internal/wire", "internal/yamlfile"},
 	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/fleetfile"},
 	{"internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
 	{"internal/app"},
@@ -28,7 +28,7 @@ var layers = [][]string{
 }
 
 // homes names the packages that may import a third-party module: one each, but
-// for golang.org/x/sys, which is the standard library's continuation.
+// for golang.org/x/sys and x/time, which are the standard library's continuation.
 var homes = map[string][]string{
 	"filippo.io/age":                      {"internal/seal"},
 	"github.com/ClickHouse/clickhouse-go": {"internal/clickhouse"},
@@ -44,7 +44,7 @@ var homes = map[string][]string{
 	"golang.org/x/crypto":                 {"internal/gitsync"},
 	"golang.org/x/sys":                    {"internal/engine", "internal/spool"},
 	"golang.org/x/term":                   {"cmd/hub"},
-	"golang.org/x/time":                   {"internal/ingest"},
+	"golang.org/x/time":                   {"internal/httpapi", "internal/ingest"},
 	"gopkg.in/yaml.v3":                    {"internal/yamlfile"},
 }
 

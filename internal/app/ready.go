@@ -9,7 +9,8 @@ import (
 
 // fleetApplied notes the first moment at which reports can be accepted, and has
 // ClickHouse told of the new fleet.
-func (a *App) fleetApplied(*hub.Fleet) {
+func (a *App) fleetApplied(fleet *hub.Fleet) {
+	a.acceptor.FleetApplied(fleet)
 	now := slot()
 	a.readyAt.CompareAndSwap(nil, &now)
 	a.keepOpened(cacheWorthWriting)

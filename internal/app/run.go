@@ -105,9 +105,10 @@ func (a *App) prepareDatabase(ctx context.Context) error {
 	return a.db.SetRetention(ctx, clickhouse.Retention{Reports: r.Reports, Raw: r.Raw, Guests: r.Guests, Events: r.Events})
 }
 
-// syncRegister writes each fleet that comes into force to ClickHouse.
+// syncRegister writes each fleet that comes into force to ClickHouse, and with the
+// first one asks when keys were last used.
 func (a *App) syncRegister(ctx context.Context) {
-	register := clickhouse.NewRegister(a.db)
+	register, restored := clickhouse.NewRegister(a.db), false
 	for {
 		select {
 		case <-a.register:
@@ -116,6 +117,10 @@ func (a *App) syncRegister(ctx context.Context) {
 		}
 		for wait := minRetry; ; wait = min(2*wait, maxRetry) {
 			err := register.Sync(ctx, a.roster.Current(), a.roster.Status().AppliedAt, a.thresholds())
+			if err == nil && !restored {
+				err = a.restoreUses(ctx)
+				restored = err == nil
+			}
 			if err == nil {
 				break
 			}

@@ -46,9 +46,15 @@ type switchDetail struct {
 	HeldSince  time.Time `json:"held_since,omitzero"`
 }
 
-// ready tells whether a report sent now would be acknowledged. ClickHouse away
-// is a warning: reports wait for it.
+// ready tells whether a report sent now would be acknowledged.
 func (a *App) ready() (bool, any) {
+	d := a.readiness()
+	return len(d.Problems) == 0, d
+}
+
+// readiness lists as problems what makes the hub refuse reports. ClickHouse away
+// is a warning: reports wait for it.
+func (a *App) readiness() readiness {
 	fleet, sp, sh, sw := a.roster.Status(), a.spool.Stats(), a.shipper.Status(), a.watch.Status()
 	d := readiness{
 		Fleet:      fleetDetail{fleet.Revision, fleet.Hosts, fleet.Head, fleet.Problems, fleet.LastError},
@@ -78,7 +84,7 @@ func (a *App) ready() (bool, any) {
 			d.Warnings = append(d.Warnings, w.text)
 		}
 	}
-	return len(d.Problems) == 0, d
+	return d
 }
 
 // databaseError says why ClickHouse takes nothing; empty when it does.

@@ -1,10 +1,11 @@
 // Package httpapi is what the hub says over HTTP: routes, limits, and which
 // error becomes which reply.
 //
-// There are two servers. The public one takes what agents send; every request
+// There are three servers. The public one takes what agents send; every request
 // passes the same checks in the order that the contract fixes, the first that
 // fails answers, and nothing is read of a body before its key is known. The
-// admin one only reads: health, metrics, profiles and the state of the fleet.
+// admin one only reads: health, metrics, profiles and the state of the fleet. The
+// one on the control socket is for the operator's commands.
 //
 // What is decided about a report is not decided here but behind [Reports].
 package httpapi
@@ -18,10 +19,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"felhom.eu/hub/internal/control"
 	"felhom.eu/hub/internal/hub"
 )
 
@@ -37,6 +40,13 @@ type Reports interface {
 	// Accept returns the reply once the report is durable; body is the caller's
 	// again after the return.
 	Accept(ctx context.Context, key hub.Key, body []byte) (envelope []byte, retry bool, err error)
+
+	// Refused is told, at any point, of a request that is refused and whose key
+	// is known.
+	Refused(key hub.Key, err error)
+	// Failed counts a request without the secret that it should show. It returns
+	// err, or RateLimited after too many from the client's network.
+	Failed(from netip.Addr, err error) error
 }
 
 // Minter makes new hosts. Its errors are *hub.Error: Invalid for an unknown
@@ -53,16 +63,26 @@ type Minted struct {
 	Branch string
 }
 
-// Options are what a Server needs. Reports, Ready and FleetStatus are required.
+// Options are what a Server needs. Reports, Ready and FleetStatus are required,
+// and Status where there is a ControlSocket.
 type Options struct {
 	Listen      string      // for agents; ":0" picks a port
 	AdminListen string      // for operators; never public
 	TLS         *tls.Config // nil: Listen is plain HTTP
 
+	ControlSocket string // path, in a folder that is the hub's alone; empty: none
+
 	Reports     Reports
 	Minter      Minter                       // nil: minting is switched off
 	Ready       func() (ok bool, detail any) // would a report sent now be acknowledged? detail becomes JSON
 	FleetStatus func() any                   // becomes JSON
+	Webhook     *Webhook                     // nil: there is none
+
+	// Status is what hub status shows, as JSON; owner is empty or names one whose
+	// keys are wanted. Accept brings a held revision in force and returns what
+	// happened, as JSON; nil: that cannot be done.
+	Status func(owner string) (any, error)
+	Accept func(ctx context.Context, revision string) (any, error)
 
 	MaxConnections   int      // on Listen; 0: 4096
 	MaxInFlightBytes int64    // of bodies in memory; 0: 256 MiB
@@ -89,14 +109,16 @@ type timeouts struct{ header, read, write, idle time.Duration }
 
 var publicTimeouts = timeouts{header: 10 * time.Second, read: 30 * time.Second, write: 60 * time.Second, idle: 60 * time.Second}
 
-// Server is the two servers. New binds their addresses, Start serves.
+// Server is the three servers. New binds their addresses, Start serves.
 type Server struct {
 	o        Options
 	log      *slog.Logger
 	metrics  *metrics
 	bodies   *bodies
+	hints    *hints
 	stopping atomic.Bool
 	public   endpoint
+	control  endpoint // without a server where there is no socket
 	admin    endpoint
 	failed   chan error
 	start    sync.Once
@@ -108,7 +130,7 @@ type endpoint struct {
 	listener net.Listener
 }
 
-// New binds both addresses, so that a taken port is known before anything else
+// New binds all addresses, so that a taken port is known before anything else
 // starts. Nothing is served yet.
 func New(o Options) (*Server, error) { return newServer(o, publicTimeouts) }
 
@@ -122,34 +144,62 @@ func newServer(o Options, t timeouts) (*Server, error) {
 	if o.MaxInFlightBytes == 0 {
 		o.MaxInFlightBytes = defaultInFlight
 	}
-	s := &Server{o: o, log: o.Logger, failed: make(chan error, 2)}
+	s := &Server{o: o, log: o.Logger, hints: newHints(), failed: make(chan error, 3)}
 	var err error
 	if s.bodies, err = newBodies(o.MaxInFlightBytes); err != nil {
 		return nil, err
 	}
-	public, err := net.Listen("tcp", o.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+	if err := s.listen(); err != nil {
+		return nil, err
 	}
-	admin, err := net.Listen("tcp", o.AdminListen)
-	if err != nil {
-		_ = public.Close()
-		return nil, fmt.Errorf("admin_listen: %w", err)
-	}
-	limited := limitConnections(public, o.MaxConnections, o.TLS == nil)
+	limited := limitConnections(s.public.listener, o.MaxConnections, o.TLS == nil)
 	if s.metrics, err = newMetrics(o.Metrics, limited, s.bodies); err != nil {
-		_, _ = public.Close(), admin.Close()
+		s.closeListeners()
 		return nil, err
 	}
 	limited.refused = func() { s.metrics.count("-", http.StatusServiceUnavailable, "connections") }
-
-	s.public.listener, s.admin.listener = limited, admin
+	s.public.listener = limited
 	if o.TLS != nil {
 		s.public.listener = tls.NewListener(limited, o.TLS)
 	}
+
+	slow := timeouts{t.header, t.read, 5 * time.Minute, t.idle} // a profile takes its time, and so does a pull
 	s.public.server = s.newHTTPServer(s.Public(), t)
-	s.admin.server = s.newHTTPServer(s.Admin(), timeouts{t.header, t.read, 5 * time.Minute, t.idle}) // a profile takes its time
+	s.admin.server = s.newHTTPServer(s.Admin(), slow)
+	if s.control.listener != nil {
+		s.control.server = s.newHTTPServer(s.Control(), slow)
+	}
 	return s, nil
+}
+
+// listen binds the addresses, all or none.
+func (s *Server) listen() (err error) {
+	defer func() {
+		if err != nil {
+			s.closeListeners()
+		}
+	}()
+	if s.public.listener, err = net.Listen("tcp", s.o.Listen); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	if s.admin.listener, err = net.Listen("tcp", s.o.AdminListen); err != nil {
+		return fmt.Errorf("admin_listen: %w", err)
+	}
+	if s.o.ControlSocket != "" {
+		s.control.listener, err = control.Listen(s.o.ControlSocket)
+	}
+	return err
+}
+
+func (s *Server) closeListeners() {
+	for _, e := range s.endpoints() {
+		_ = e.listener.Close()
+	}
+}
+
+// endpoints returns those that are bound, in the order in which they stop.
+func (s *Server) endpoints() []endpoint {
+	return slices.DeleteFunc([]endpoint{s.public, s.control, s.admin}, func(e endpoint) bool { return e.listener == nil })
 }
 
 func (s *Server) newHTTPServer(h http.Handler, t timeouts) *http.Server {
@@ -171,7 +221,7 @@ func (s *Server) AdminAddr() string { return s.admin.listener.Addr().String() }
 // Start begins to serve. Calling it again does nothing.
 func (s *Server) Start() {
 	s.start.Do(func() {
-		for _, e := range []endpoint{s.public, s.admin} {
+		for _, e := range s.endpoints() {
 			s.serving.Go(func() {
 				if err := e.server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
 					s.failed <- fmt.Errorf("serve %s: %w", e.listener.Addr(), err)
@@ -191,7 +241,7 @@ func (s *Server) Failed() <-chan error { return s.failed }
 func (s *Server) Stop(ctx context.Context) error {
 	s.stopping.Store(true)
 	var errs []error
-	for _, e := range []endpoint{s.public, s.admin} {
+	for _, e := range s.endpoints() {
 		if err := e.server.Shutdown(ctx); err != nil {
 			errs = append(errs, err, e.server.Close())
 		}

@@ -84,32 +84,45 @@ func (rep reply) write(w http.ResponseWriter) {
 
 const internalMessage = "the hub made a mistake; nothing is known to be stored"
 
-// failure maps an error to its reply: the one place where codes become
-// statuses. What is no *hub.Error is the hub's own mistake and tells nothing.
+// StatusOf returns the status of a code: the one place where codes become
+// statuses.
+func StatusOf(code hub.Code) int {
+	switch code {
+	case hub.Invalid:
+		return http.StatusBadRequest
+	case hub.Unauthorized:
+		return http.StatusUnauthorized
+	case hub.Forbidden:
+		return http.StatusForbidden
+	case hub.Timeout:
+		return http.StatusRequestTimeout
+	case hub.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case hub.Unsupported:
+		return http.StatusUnsupportedMediaType
+	case hub.RateLimited:
+		return http.StatusTooManyRequests
+	case hub.Unavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// failure maps an error to its reply. What is no *hub.Error is the hub's own mistake and tells nothing.
 func failure(err error) reply {
 	var e *hub.Error
 	if !errors.As(err, &e) {
 		e = &hub.Error{Code: hub.Internal, Reason: "internal", Message: internalMessage}
 	}
-	status := http.StatusInternalServerError
+	status := StatusOf(e.Code)
 	var header [2]string
 	switch e.Code {
-	case hub.Invalid:
-		status = http.StatusBadRequest
 	case hub.Unauthorized:
-		status, header = http.StatusUnauthorized, [2]string{"WWW-Authenticate", "Bearer"}
-	case hub.Forbidden:
-		status = http.StatusForbidden
+		header = [2]string{"WWW-Authenticate", "Bearer"}
 	case hub.Timeout:
-		status, header = http.StatusRequestTimeout, [2]string{"Connection", "close"}
-	case hub.TooLarge:
-		status = http.StatusRequestEntityTooLarge
-	case hub.Unsupported:
-		status = http.StatusUnsupportedMediaType
-	case hub.RateLimited:
-		status, header = http.StatusTooManyRequests, [2]string{"Retry-After", retryAfter(e.Retry)}
-	case hub.Unavailable:
-		status, header = http.StatusServiceUnavailable, [2]string{"Retry-After", retryAfter(e.Retry)}
+		header = [2]string{"Connection", "close"}
+	case hub.RateLimited, hub.Unavailable:
+		header = [2]string{"Retry-After", retryAfter(e.Retry)}
 	}
 	rep := problem(status, e)
 	rep.header = header

@@ -17,6 +17,9 @@ func (s *Server) Public() http.Handler {
 	m := mux.NewRouter().SkipClean(true).UseEncodedPath() // a path that is not exactly right is unknown
 	m.Handle("/api/v1/host-report", s.route("host-report", s.hostReport, http.MethodPost))
 	m.Handle("/api/v1/admin/hosts", s.route("admin-hosts", s.mint, http.MethodPost))
+	if s.o.Webhook != nil {
+		m.Handle(webhookPath, s.webhook())
+	}
 	m.NotFoundHandler = s.route("-", notFound)
 	return m
 }
@@ -143,10 +146,13 @@ func remote(r *http.Request) netip.Addr {
 	return peer.Addr().Unmap()
 }
 
-// refuse turns an error into its reply, and writes the audit line of a refused
-// key. Refusals beyond the limit on failures are only counted, so that nobody
+// refuse turns an error into its reply, has it counted, and writes the audit line
+// of a refused key. Refusals beyond the limit on failures are only counted, so that nobody
 // can fill the log.
 func (s *Server) refuse(r *http.Request, key hub.Key, err error) reply {
+	if key.ID != "" {
+		s.o.Reports.Refused(key, err)
+	}
 	switch hub.CodeOf(err) {
 	case hub.Unauthorized, hub.Forbidden:
 		known := []any{"reason", hub.ReasonOf(err), "path", r.URL.Path, "from", remote(r)}

@@ -166,6 +166,8 @@ type panicking struct{ with func(body []byte) any }
 func (panicking) Ready() error                                 { return nil }
 func (panicking) Identify(string, netip.Addr) (hub.Key, error) { return hub.Key{ID: "k1"}, nil }
 func (panicking) Admit(hub.Key) error                          { return nil }
+func (panicking) Refused(hub.Key, error)                       {}
+func (panicking) Failed(_ netip.Addr, err error) error         { return err }
 func (p panicking) Accept(_ context.Context, _ hub.Key, body []byte) ([]byte, bool, error) {
 	panic(p.with(body))
 }

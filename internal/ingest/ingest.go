@@ -56,6 +56,8 @@ type Acceptor struct {
 	hosts     *limiters
 	customers *limiters
 	failures  *failures
+	uses      *uses
+	refusals  *refusals
 	open      []byte // envelope
 	blocked   []byte // envelope for a blocked customer's hosts
 	rejected  atomic.Int64
@@ -75,6 +77,8 @@ func New(o Options) *Acceptor {
 		hosts:     newLimiters(o.HostRate),
 		customers: newLimiters(o.CustomerRate),
 		failures:  newFailures(),
+		uses:      newUses(),
+		refusals:  newRefusals(refusedHosts),
 		open:      wire.Envelope(o.PollInterval, false),
 		blocked:   wire.Envelope(o.PollInterval, true),
 	}
@@ -84,7 +88,7 @@ func New(o Options) *Acceptor {
 // the reply tells nothing about which keys exist; the reason is for the log.
 const badKey = "no valid key: send Authorization: Bearer <key>"
 
-func unauthorized(reason string) error {
+func unauthorized(reason string) *hub.Error {
 	return &hub.Error{Code: hub.Unauthorized, Reason: reason, Message: badKey}
 }
 
@@ -120,16 +124,28 @@ func (a *Acceptor) Identify(authorization string, from netip.Addr) (hub.Key, err
 	}
 	now := a.now()
 	key, err := findKey(fleet, authorization, now)
-	if err != nil {
-		if wait, ok := a.failures.allow(from, now); !ok {
-			err = &hub.Error{Code: hub.RateLimited, Reason: "failures",
-				Message: "too many requests without a valid key from this network", Retry: wait}
-		}
+	if err == nil {
+		a.uses.note(key.Digest, now)
+		return key, nil
 	}
-	return key, err
+	if key.Owner.Kind == hub.OwnerHost {
+		a.refusals.note(key.Owner.Name, err, now)
+	}
+	return key, a.Failed(from, err)
 }
 
-func findKey(fleet *hub.Fleet, authorization string, now time.Time) (hub.Key, error) {
+// Failed counts a request that did not show the secret which it should, and
+// returns err, or RateLimited where there were too many from the client's
+// neighbourhood. It is asked only of failures.
+func (a *Acceptor) Failed(from netip.Addr, err error) error {
+	if wait, ok := a.failures.allow(from, a.now()); !ok {
+		return &hub.Error{Code: hub.RateLimited, Reason: "failures",
+			Message: "too many requests without a valid key from this network", Retry: wait}
+	}
+	return err
+}
+
+func findKey(fleet *hub.Fleet, authorization string, now time.Time) (hub.Key, *hub.Error) {
 	if authorization == "" {
 		return hub.Key{}, unauthorized("no_key")
 	}
@@ -173,6 +189,7 @@ func (a *Acceptor) host(key hub.Key, id string) (*hub.Host, error) {
 	case ok:
 		return host, nil
 	case key.Owner.Kind == hub.OwnerFleet:
+		a.refusals.note(id, errNotEnrolled, a.now())
 		return nil, errNotEnrolled
 	}
 	return nil, unauthorized("unknown_key")

@@ -69,7 +69,7 @@ func receipt(seq uint64) hub.Receipt {
 
 func (f *fixture) Current() *hub.Fleet { return f.fleet }
 
-func newFixture(t *testing.T, change ...func(*Options)) *fixture {
+func newFixture(t testing.TB, change ...func(*Options)) *fixture {
 	t.Helper()
 	f := &fixture{spool: &fakeSpool{}, now: start, keys: map[string]hub.Secret{}}
 	f.fleet = f.makeFleet(t, hub.Active, false)
@@ -85,7 +85,7 @@ func newFixture(t *testing.T, change ...func(*Options)) *fixture {
 	return f
 }
 
-func (f *fixture) makeFleet(t *testing.T, acme1 hub.Lifecycle, blocked bool) *hub.Fleet {
+func (f *fixture) makeFleet(t testing.TB, acme1 hub.Lifecycle, blocked bool) *hub.Fleet {
 	t.Helper()
 	key := func(name string, owner hub.Owner, id string, notAfter time.Time) hub.Key {
 		if _, ok := f.keys[name]; !ok {

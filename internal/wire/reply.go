@@ -38,6 +38,17 @@ func ProblemJSON(e *hub.Error, status int) []byte {
 	}{"about:blank", http.StatusText(status), status, e.Message})
 }
 
+// OperatorProblemJSON is ProblemJSON for the operator, who is told the hint too.
+func OperatorProblemJSON(e *hub.Error, status int) []byte {
+	return line(struct {
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+		Hint   string `json:"hint,omitempty"`
+	}{"about:blank", http.StatusText(status), status, e.Message, e.Hint})
+}
+
 const maxDisplayName = 128 // characters
 
 // MintRequest asks for a new host of a customer.
@@ -64,6 +75,18 @@ func DecodeMintRequest(body []byte) (MintRequest, error) {
 		return MintRequest{}, invalid("display_name", "display_name is at most 128 printable characters")
 	}
 	return MintRequest(sent), nil
+}
+
+// DecodeAcceptRequest reads the body with which an operator names a revision. It
+// is strict. Errors are *hub.Error with code Invalid.
+func DecodeAcceptRequest(body []byte) (revision string, err error) {
+	var sent struct {
+		Revision string `json:"revision"`
+	}
+	if err := json.Unmarshal(body, &sent, json.RejectUnknownMembers(true)); err != nil || sent.Revision == "" {
+		return "", invalid("not_json", `the body is not {"revision": "…"}`)
+	}
+	return sent.Revision, nil
 }
 
 func validDisplayName(name string) bool {
