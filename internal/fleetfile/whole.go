@@ -24,6 +24,7 @@ type whole struct {
 	customers map[string]*hub.Customer // by folder; nil: unreadable, but there
 	files     map[string]*file         // customers' and the fleet's own, by name
 	problems  []hub.Problem            // for which the commit must not be used
+	twice     map[string]bool          // ids that stand twice
 	bad       []BadFile
 	kept      map[string]string
 }
@@ -102,10 +103,12 @@ func idOf(name string) string { return strings.TrimSuffix(path.Base(name), ".yam
 // with different customers.
 func (w *whole) idsTwice() {
 	first := make(map[string]string, len(w.hosts))
+	w.twice = map[string]bool{}
 	for _, f := range w.hosts {
 		id := idOf(f.name)
 		if other, twice := first[id]; twice {
 			w.report(f.name, "metadata.name", "duplicate", fmt.Sprintf("host id %q stands twice", id), "also in "+other)
+			w.twice[id] = true
 			continue
 		}
 		first[id] = f.name
@@ -138,6 +141,9 @@ func (w *whole) chooseHosts() error {
 
 // keep takes the last good record of the host that a bad file is about.
 func (w *whole) keep(f *file, problems []hub.Problem) error {
+	if w.twice[idOf(f.name)] {
+		return nil // the commit is refused for that; which file is meant is not known
+	}
 	last, err := w.lastGood(idOf(f.name))
 	if err != nil {
 		return err
