@@ -27,13 +27,13 @@ import (
 // process is a running hub.
 type process struct {
 	*exec.Cmd
-	t      *testing.T
+	t      testing.TB
 	stdout *bufio.Reader
 	stderr *logtest.Buffer
 }
 
 // start starts hub in the background; it is killed when the test ends.
-func start(t *testing.T, args ...string) *process {
+func start(t testing.TB, args ...string) *process {
 	t.Helper()
 	p := &process{Cmd: exec.Command(filepath.Join(hubDir(t), "hub"), args...), t: t, stderr: &logtest.Buffer{}}
 	p.Stderr = p.stderr
@@ -74,7 +74,7 @@ func (p *process) end(s syscall.Signal) int {
 }
 
 // hubOutput runs hub to its end and returns what it printed.
-func hubOutput(t *testing.T, args ...string) string {
+func hubOutput(t testing.TB, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(hubDir(t), "hub"), args...)
 	var stderr bytes.Buffer
@@ -86,7 +86,7 @@ func hubOutput(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -211,12 +211,7 @@ func (s *site) enroll() (hostID, key string) {
 func (s *site) serve() *served {
 	s.t.Helper()
 	h := &served{process: start(s.t, "serve", "--config", s.config)}
-	eventually(s.t, "the addresses in the log", func() bool {
-		for line := range strings.Lines(h.stderr.String()) {
-			_ = json.Unmarshal([]byte(line), &h)
-		}
-		return h.Listen != ""
-	})
+	eventually(s.t, "the addresses in the log", h.listening)
 	eventually(s.t, "ready", h.ready)
 	cfg, err := config.Load(s.config, nil)
 	if err != nil {
@@ -256,6 +251,14 @@ type served struct {
 	Listen      string `json:"listen"`
 	AdminListen string `json:"admin_listen"`
 	enginePID   int
+}
+
+// listening finds the addresses in the log.
+func (h *served) listening() bool {
+	for line := range strings.Lines(h.stderr.String()) {
+		_ = json.Unmarshal([]byte(line), h)
+	}
+	return h.Listen != ""
 }
 
 func (h *served) ready() bool {

@@ -27,7 +27,7 @@ type withEngine struct{ *testing.M }
 func (m withEngine) Run() int { return enginetest.Run(m.M) }
 
 // hubDir is the folder of the hub that tests start, with its launcher.
-func hubDir(t *testing.T) string {
+func hubDir(t testing.TB) string {
 	t.Helper()
 	hub, err := exec.LookPath("hub")
 	if err != nil {
@@ -87,7 +87,7 @@ func envFrom(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 }
 
-func repositoryRoot(t *testing.T) string {
+func repositoryRoot(t testing.TB) string {
 	t.Helper()
 	root, err := filepath.Abs(filepath.Join("..", ".."))
 	if err != nil {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"runtime/debug"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
@@ -12,7 +13,11 @@ import (
 func (a *App) fleetApplied(fleet *hub.Fleet) {
 	a.acceptor.FleetApplied(fleet)
 	now := slot()
-	a.readyAt.CompareAndSwap(nil, &now)
+	if a.readyAt.CompareAndSwap(nil, &now) {
+		// Loading a large fleet takes several times the memory that it keeps:
+		// the rest is given back now rather than little by little.
+		go debug.FreeOSMemory()
+	}
 	a.keepOpened(cacheWorthWriting)
 	select {
 	case a.register <- struct{}{}:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
@@ -120,6 +121,7 @@ func (a *App) syncRegister(ctx context.Context) {
 			if err == nil && !restored {
 				err = a.restoreUses(ctx)
 				restored = err == nil
+				debug.FreeOSMemory() // the first comparison is the large one
 			}
 			if err == nil {
 				break
