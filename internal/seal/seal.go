@@ -104,14 +104,15 @@ func Open(armored string, identities []Identity) (Payload, error) {
 	if len(identities) == 0 {
 		return Payload{}, ErrNoIdentity
 	}
-	if _, err := Recipients(armored); err != nil {
+	file, _, err := unarmor(armored)
+	if err != nil {
 		return Payload{}, err
 	}
 	list := make([]age.Identity, len(identities))
 	for i, id := range identities {
 		list[i] = id.age
 	}
-	r, err := age.Decrypt(armor.NewReader(strings.NewReader(armored)), list...)
+	r, err := age.Decrypt(bytes.NewReader(file), list...)
 	var noMatch *age.NoIdentityMatchError
 	switch {
 	case errors.As(err, &noMatch):
@@ -153,22 +154,27 @@ const (
 // ErrNotSealed or ErrDamaged where the text is not a whole age file in armor,
 // or one with recipients of another kind.
 func Recipients(armored string) ([]Kind, error) {
+	_, kinds, err := unarmor(armored)
+	return kinds, err
+}
+
+// unarmor returns the age file in armored, with the kinds of its recipients.
+func unarmor(armored string) (file []byte, kinds []Kind, err error) {
 	if len(armored) > maxArmored || !strings.HasPrefix(strings.TrimSpace(armored), armor.Header) {
-		return nil, ErrNotSealed
+		return nil, nil, ErrNotSealed
 	}
-	file, err := io.ReadAll(armor.NewReader(strings.NewReader(armored)))
+	file, err = io.ReadAll(armor.NewReader(strings.NewReader(armored)))
 	if err != nil {
-		return nil, ErrDamaged
+		return nil, nil, ErrDamaged
 	}
 	header, err := age.ExtractHeader(bytes.NewReader(file))
 	if err != nil {
-		return nil, ErrDamaged
+		return nil, nil, ErrDamaged
 	}
 	const minBody = 16 + 16 // the nonce and the tag of an empty payload
 	if len(file) < len(header)+minBody {
-		return nil, ErrDamaged
+		return nil, nil, ErrDamaged
 	}
-	var kinds []Kind
 	for line := range strings.Lines(string(header)) {
 		stanza, ok := strings.CutPrefix(line, "-> ")
 		if !ok {
@@ -179,9 +185,9 @@ func Recipients(armored string) ([]Kind, error) {
 			kinds = append(kinds, kind)
 			continue
 		}
-		return nil, fmt.Errorf("%w: a recipient of the kind %q, which is not used here", ErrNotSealed, name)
+		return nil, nil, fmt.Errorf("%w: a recipient of the kind %q, which is not used here", ErrNotSealed, name)
 	}
-	return kinds, nil
+	return file, kinds, nil
 }
 
 func (p Payload) encode() []byte {
