@@ -266,14 +266,22 @@ func (r *Roster) refresh(ctx context.Context, force bool) (Result, error) {
 	if err != nil {
 		return Failed, err
 	}
-	r.update(func(s *Status) { s.Head, s.CheckedAt = string(head), r.o.Now() })
-	if string(head) == r.Status().Revision && r.Current() != nil {
-		if r.last == nil || r.last.head != head { // the remote went back to it
-			r.settle(&verdict{head: head, verdict: hub.CommitApplied})
+	r.update(func(s *Status) {
+		if s.Head != string(head) { // nothing is known of it yet
+			s.Verdict, s.Problems = HeadVerdict{}, []hub.Problem{}
 		}
+		s.Head, s.CheckedAt = string(head), r.o.Now()
+	})
+	last := r.last
+	if string(head) == r.Status().Revision && r.Current() != nil {
+		if last == nil || last.head != head { // the remote went back to it
+			last = &verdict{head: head, verdict: hub.CommitApplied}
+		}
+		r.settle(last)
 		return Unchanged, nil
 	}
-	if last := r.last; last != nil && last.head == head && !force && !last.again {
+	if last != nil && last.head == head && !force && !last.again {
+		r.settle(last)
 		return Unchanged, last.err()
 	}
 	v, err := r.judge(head)
