@@ -328,12 +328,12 @@ func (r *Roster) conclude(v *verdict) (Result, error) {
 // apply swaps the fleet. Nothing here can fail.
 func (r *Roster) apply(v *verdict) {
 	fleet := v.loaded.Fleet
-	old := r.fleet.Swap(fleet)
-	v.added, v.removed, v.changed = compare(old, fleet)
+	v.added, v.removed, v.changed = compare(r.fleet.Load(), fleet)
 	v.loaded.Fleet = nil // the pointer has it; the verdict need not
-	r.settle(v)
 	c, err := r.o.Source.Commit(v.head)
+	r.settle(v)
 	r.update(func(s *Status) {
+		r.fleet.Store(fleet) // here, so that whoever sees it sees it in the status too
 		s.Revision, s.AppliedAt, s.Hosts = string(v.head), r.o.Now(), fleet.Len()
 		s.Author, s.Subject, s.Signer = c.Author.Name, c.Subject, v.signer
 		s.HostProblems, s.BadHosts = problemsOf(v.loaded.Bad), len(v.loaded.Bad)
