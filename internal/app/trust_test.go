@@ -18,6 +18,7 @@ import (
 	"felhom.eu/hub/internal/engine/enginetest"
 	"felhom.eu/hub/internal/fleetfile"
 	"felhom.eu/hub/internal/fleetops"
+	"felhom.eu/hub/internal/gitsync"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/roster"
 )
@@ -95,8 +96,11 @@ func (r *running) inForce(commit string) {
 // what to do next.
 func (r *running) staysOut(head, inForce string, verdict hub.Verdict, reason hub.EventType, why, next string) {
 	r.t.Helper()
-	r.eventually("a verdict on "+head, func() bool { s := r.standing(); return s.Head == head && s.Waiting() && s.LastError != "" })
-	s := r.standing()
+	var s roster.Status
+	r.eventually("a verdict on "+head, func() bool {
+		s = r.standing()
+		return s.Head == head && s.Waiting() && strings.Contains(s.LastError, gitsync.Hash(head).Short())
+	})
 	if s.Revision != inForce || s.Verdict.Verdict != verdict || s.Verdict.Reason != reason || !strings.Contains(s.Verdict.Why, why) ||
 		!strings.Contains(s.Verdict.Release, next) || !strings.Contains(s.LastError, s.Verdict.Why) {
 		r.t.Errorf("%s\nwant %s %s, %q and %q, %s in force\n got %s, %+v", head, verdict, reason, why, next, inForce, s.Revision, s)
