@@ -251,11 +251,15 @@ func reportBody(host string, n int) string {
 
 // tryQuery asks ClickHouse as the analyst does, over HTTP, and returns the lines.
 func (r *running) tryQuery(sql string) ([]string, error) {
+	return r.tryQueryAs(engine.RoleAnalyst, sql)
+}
+
+func (r *running) tryQueryAs(role engine.Role, sql string) ([]string, error) {
 	d, ok := r.Engine()
 	if !ok {
 		return nil, fmt.Errorf("no engine runs")
 	}
-	u, err := url.Parse(d.HTTPURL(engine.RoleAnalyst).Reveal())
+	u, err := url.Parse(d.HTTPURL(role).Reveal())
 	if err != nil {
 		return nil, err
 	}
@@ -275,13 +279,18 @@ func (r *running) tryQuery(sql string) ([]string, error) {
 	return strings.Split(text, "\n"), nil
 }
 
-// becomes waits until a query has this answer.
+// becomes waits until a query of the analyst has this answer.
 func (r *running) becomes(sql string, want ...string) {
+	r.t.Helper()
+	r.becomesAs(engine.RoleAnalyst, sql, want...)
+}
+
+func (r *running) becomesAs(role engine.Role, sql string, want ...string) {
 	r.t.Helper()
 	var got []string
 	var err error
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if got, err = r.tryQuery(sql); err == nil && strings.Join(got, "\n") == strings.Join(want, "\n") {
+		if got, err = r.tryQueryAs(role, sql); err == nil && strings.Join(got, "\n") == strings.Join(want, "\n") {
 			return
 		}
 	}

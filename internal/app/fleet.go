@@ -80,10 +80,7 @@ func checkSigners(c config.Fleet) error {
 	if err != nil {
 		return err
 	}
-	if err := signers.Allows(key, time.Now()); err != nil {
-		return fmt.Errorf("fleet.signing_key_file: what the hub commits would not be trusted: %w", err)
-	}
-	return nil
+	return signers.Allows(key, time.Now())
 }
 
 // trust verifies a head by the signers' files as they are now.

@@ -176,6 +176,27 @@ func TestBadHostFileIsToldOnce(t *testing.T) {
 	}
 }
 
+// A verdict is on the head that the status names: one that cannot be read has
+// none, and going back to the head before brings its verdict back.
+func TestVerdictIsOnTheHead(t *testing.T) {
+	src := &fakeSource{head: "one", files: map[gitsync.Hash]string{"one": "a", "bad": "a\na"}}
+	h := newHarness(src)
+	for _, c := range []struct {
+		head     gitsync.Hash
+		verdict  hub.Verdict
+		problems int
+	}{{"one", hub.CommitApplied, 0}, {"lost", "", 0}, {"one", hub.CommitApplied, 0}, {"bad", hub.CommitRejected, 1}, {"lost", "", 0}, {"bad", hub.CommitRejected, 1}, {"one", hub.CommitApplied, 0}} {
+		src.head = c.head
+		_ = h.Pull(t.Context())
+		if s := h.Status(); s.Head != string(c.head) || s.Verdict.Verdict != c.verdict || len(s.Problems) != c.problems || s.Verdict.Verdict != "" && s.Verdict.Since.IsZero() {
+			t.Errorf("head %s: %+v", c.head, s)
+		}
+	}
+	if want := "applied one, rejected bad, fleet_rejected"; h.told() != want {
+		t.Errorf("told %s, want %s", h.told(), want)
+	}
+}
+
 // What could not be made durable is announced with a later pull, and only then
 // remembered.
 func TestNoticesWaitForTheSpool(t *testing.T) {

@@ -266,14 +266,22 @@ func (r *Roster) refresh(ctx context.Context, force bool) (Result, error) {
 	if err != nil {
 		return Failed, err
 	}
-	r.update(func(s *Status) { s.Head, s.CheckedAt = string(head), r.o.Now() })
-	if string(head) == r.Status().Revision && r.Current() != nil {
-		if r.last == nil || r.last.head != head { // the remote went back to it
-			r.settle(&verdict{head: head, verdict: hub.CommitApplied})
+	r.update(func(s *Status) {
+		if s.Head != string(head) { // nothing is known of it yet
+			s.Verdict, s.Problems = HeadVerdict{}, []hub.Problem{}
 		}
+		s.Head, s.CheckedAt = string(head), r.o.Now()
+	})
+	last := r.last
+	if string(head) == r.Status().Revision && r.Current() != nil {
+		if last == nil || last.head != head { // the remote went back to it
+			last = &verdict{head: head, verdict: hub.CommitApplied}
+		}
+		r.settle(last)
 		return Unchanged, nil
 	}
-	if last := r.last; last != nil && last.head == head && !force && !last.again {
+	if last != nil && last.head == head && !force && !last.again {
+		r.settle(last)
 		return Unchanged, last.err()
 	}
 	v, err := r.judge(head)
@@ -320,12 +328,12 @@ func (r *Roster) conclude(v *verdict) (Result, error) {
 // apply swaps the fleet. Nothing here can fail.
 func (r *Roster) apply(v *verdict) {
 	fleet := v.loaded.Fleet
-	old := r.fleet.Swap(fleet)
-	v.added, v.removed, v.changed = compare(old, fleet)
+	v.added, v.removed, v.changed = compare(r.fleet.Load(), fleet)
 	v.loaded.Fleet = nil // the pointer has it; the verdict need not
-	r.settle(v)
 	c, err := r.o.Source.Commit(v.head)
+	r.settle(v)
 	r.update(func(s *Status) {
+		r.fleet.Store(fleet) // here, so that whoever sees it sees it in the status too
 		s.Revision, s.AppliedAt, s.Hosts = string(v.head), r.o.Now(), fleet.Len()
 		s.Author, s.Subject, s.Signer = c.Author.Name, c.Subject, v.signer
 		s.HostProblems, s.BadHosts = problemsOf(v.loaded.Bad), len(v.loaded.Bad)

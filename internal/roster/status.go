@@ -57,7 +57,7 @@ func (r *Roster) Status() Status {
 func (r *Roster) settle(v *verdict) {
 	now := r.o.Now()
 	r.update(func(s *Status) {
-		if r.last == nil || !r.last.same(v) {
+		if r.last == nil || !r.last.same(v) || s.Verdict.Verdict == "" {
 			s.Verdict = HeadVerdict{v.verdict, v.reason, v.why, v.release, now}
 		}
 		s.Head, s.Problems = string(v.head), append([]hub.Problem{}, v.problems...)
