@@ -26,6 +26,7 @@ type file struct {
 	blob     string // git's id of the content; empty: not known
 	read     bool
 	tooLarge bool
+	locked   bool // a seal that no identity opens
 	fleet    *hub.FleetSpec
 	customer *hub.Customer
 	host     *hub.Host
@@ -287,6 +288,7 @@ func (r *reader) open(at string, owner hub.Owner, k Key) hub.Digest {
 	defer r.mark("seal", len(r.problems))
 	digest, err := r.opener.Open(owner, k.ID, k.Sealed)
 	if errors.Is(err, seal.ErrNoIdentity) {
+		r.locked = true
 		r.report(at+".sealed", fmt.Sprintf("none of the hub's identities opens key %s of %s; it was sealed to %s", k.ID, owner, r.nameAll(k.SealedTo)),
 			"seal it to the hub's recipient, or give the hub the identity in fleet.identity_files")
 	} else if err != nil {

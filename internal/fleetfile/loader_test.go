@@ -252,3 +252,28 @@ func TestContradictionInAHostFile(t *testing.T) {
 		t.Errorf("%+v", loaded)
 	}
 }
+
+// A hub without the identity has no fleet, rather than one without hosts; and a
+// commit that is sealed to somebody else stays out.
+func TestNoIdentityOpensAnything(t *testing.T) {
+	f := newFollower(t, fleettest.Size{Customers: 2, Hosts: 4})
+	identity := f.Identity
+	f.Identity = filepath.Join(filepath.Dir(identity), "stranger.txt")
+	stranger, err := seal.GenerateIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := seal.WriteIdentity(f.Identity, stranger); err != nil {
+		t.Fatal(err)
+	}
+	f.restart()
+	loaded := f.follow()
+	if len(loaded.Problems) != 1 || loaded.Fleet != nil || !strings.Contains(loaded.Problems[0].String(), "none of the hub's identities opens a key of any host (4 files)") {
+		t.Errorf("a stranger's identity: %v", loaded.Problems)
+	}
+	f.Identity = identity
+	f.restart()
+	if loaded := f.follow(); len(loaded.Problems) > 0 || loaded.Fleet.Len() != 4 {
+		t.Errorf("the right identity: %v", loaded.Problems)
+	}
+}

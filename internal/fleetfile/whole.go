@@ -36,6 +36,7 @@ func (w *whole) load(sections map[string]*section) (Loaded, error) {
 	if err := w.chooseHosts(); err != nil {
 		return Loaded{}, err
 	}
+	w.identityMissing()
 	w.customersMissing()
 	w.keysTwice()
 	yamlfile.Sort(w.problems)
@@ -190,6 +191,27 @@ func (w *whole) lastGood(id string) (*hub.Host, error) {
 		}
 	}
 	return nil, nil
+}
+
+// identityMissing finds that no host's seal opens. That is no mistake of so many
+// files but the hub's lack of an identity, or a commit that is sealed to somebody
+// else: it must not cost every host, each by itself.
+func (w *whole) identityMissing() {
+	locked := 0
+	for _, f := range w.hosts {
+		opens := f.host != nil && slices.ContainsFunc(f.host.Keys, func(k hub.Key) bool { return k.Digest != (hub.Digest{}) })
+		switch {
+		case opens:
+			return
+		case f.locked:
+			locked++
+		}
+	}
+	if locked > 0 && !w.request.Strict {
+		w.problems = append(w.problems, hub.Problem{File: RecipientsPath, Rule: "seal",
+			Message: fmt.Sprintf("none of the hub's identities opens a key of any host (%d files)", locked),
+			Hint:    "give the hub an identity of a recipient named here, in fleet.identity_files, or reseal"})
+	}
 }
 
 // customersMissing finds folders with hosts and no customer, and says so once

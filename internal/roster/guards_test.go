@@ -264,23 +264,3 @@ func TestFrozen(t *testing.T) {
 		t.Errorf("told %q, then %q", first, h.told())
 	}
 }
-
-// A hub that cannot open most of what it begins with has no fleet, rather than one
-// that turns most agents away.
-func TestFirstFleetThatLostItsHosts(t *testing.T) {
-	for text, fine := range map[string]bool{
-		"a bad":                           false,
-		"a bad\nb bad":                    false,
-		"a\nb bad\nc bad":                 true,
-		"a\nb bad\nc bad\nd bad":          false,
-		hosts(27) + "x bad\ny bad\nz bad": true,
-		hosts(26) + "x bad\ny bad\nz bad": false,
-	} {
-		src := &fakeSource{head: "one", files: map[gitsync.Hash]string{"one": text}}
-		h := newHarness(src)
-		err := h.Pull(t.Context())
-		if fine != (err == nil) || fine != (h.Current() != nil) || !fine && !strings.Contains(err.Error(), "is bad") {
-			t.Errorf("%q: %v", text, err)
-		}
-	}
-}

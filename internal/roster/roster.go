@@ -262,16 +262,10 @@ func (r *Roster) pullLocked(ctx context.Context, force bool) error {
 // refresh fetches, judges and applies. The error says why the head is not in
 // force.
 func (r *Roster) refresh(ctx context.Context, force bool) (Result, error) {
-	head, err := r.o.Source.Fetch(ctx)
+	head, err := r.fetch(ctx)
 	if err != nil {
 		return Failed, err
 	}
-	r.update(func(s *Status) {
-		if s.Head != string(head) { // nothing is known of it yet
-			s.Verdict, s.Problems = HeadVerdict{}, []hub.Problem{}
-		}
-		s.Head, s.CheckedAt = string(head), r.o.Now()
-	})
 	last := r.last
 	if string(head) == r.Status().Revision && r.Current() != nil {
 		if last == nil || last.head != head { // the remote went back to it
@@ -287,7 +281,7 @@ func (r *Roster) refresh(ctx context.Context, force bool) (Result, error) {
 	v, err := r.judge(head)
 	if r.o.Source.Damaged() && (err != nil || v.verdict != hub.CommitApplied) {
 		// The mirror is at fault, not the commit: mend it and judge again.
-		if head, err = r.o.Source.Fetch(ctx); err != nil {
+		if head, err = r.fetch(ctx); err != nil {
 			return Failed, err
 		}
 		v, err = r.judge(head)
@@ -296,6 +290,24 @@ func (r *Roster) refresh(ctx context.Context, force bool) (Result, error) {
 		return Failed, err
 	}
 	return r.conclude(v)
+}
+
+// fetch returns the head of the remote. It may mend a mirror from which nothing
+// could be restored: then what was in force comes before the head, which is judged
+// by it and whose bad files fall back on it.
+func (r *Roster) fetch(ctx context.Context) (gitsync.Hash, error) {
+	head, err := r.o.Source.Fetch(ctx)
+	if err != nil {
+		return head, err
+	}
+	r.restore()
+	r.update(func(s *Status) {
+		if s.Head != string(head) { // nothing is known of it yet
+			s.Verdict, s.Problems = HeadVerdict{}, []hub.Problem{}
+		}
+		s.Head, s.CheckedAt = string(head), r.o.Now()
+	})
+	return head, nil
 }
 
 // conclude does what the verdict says.

@@ -75,8 +75,10 @@ func (r *Roster) judgeTrust(v *verdict, applied gitsync.Hash) (err error) {
 		return err
 	}
 	v.verdict, v.reason, v.again = hub.CommitRejected, hub.FleetRejected, true
-	v.why = distrust.Error()
-	v.release = distrust.Hint
+	v.why, v.release = distrust.What, distrust.Hint
+	if distrust.Commit != v.head {
+		v.why = fmt.Sprintf("commit %s before it: %s", distrust.Commit.Short(), distrust.What)
+	}
 	return nil
 }
 
@@ -137,25 +139,7 @@ func (r *Roster) load(commit gitsync.Hash) (loaded fleetfile.Loaded, err error) 
 	if err == nil && loaded.Fleet == nil && len(loaded.Problems) == 0 {
 		err = fmt.Errorf("commit %s gave neither a fleet nor a problem", commit.Short())
 	}
-	if err == nil && request.InForce == nil && loaded.Fleet != nil && emptied(loaded) {
-		loaded.Fleet, loaded.Problems = nil, problemsOf(loaded.Bad)
-	}
 	return loaded, err
-}
-
-// emptied reports whether a fleet to begin with lacks all its hosts, or so many
-// that no commit could remove them unasked, because their files are bad. Then it
-// is the hub that is at fault rather than the files, as without the identity that
-// opens them: to turn most agents away would be worse than to have no fleet.
-func emptied(loaded fleetfile.Loaded) bool {
-	lost := 0
-	for _, f := range loaded.Bad {
-		if !f.Kept {
-			lost++
-		}
-	}
-	total := lost + loaded.Fleet.Len()
-	return lost > 0 && (lost == total || hub.RemovalHeld(total, lost, 0))
 }
 
 // rejection is the error of a commit with problems, or nil without any.
