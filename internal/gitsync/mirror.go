@@ -198,6 +198,9 @@ func (r *Repo) fetchInto(ctx context.Context, dir string) (head plumbing.Hash, c
 	defer st.Close()
 	old, err := branchHead(st, r.branch)
 	if err != nil {
+		if dir == r.opts.Dir {
+			r.damaged.Store(true) // so that what cannot be carried over does not stop the clone
+		}
 		return head, err, nil
 	}
 	if old.Hash == head {

@@ -195,6 +195,7 @@ func (t *tree) content(e entry) ([]byte, error) {
 func (t *tree) Blob(hash string) ([]byte, error) {
 	data, err := reading(t.stores, func(st objectStore) ([]byte, error) { return blob(st, plumbing.NewHash(hash)) })
 	if err != nil {
+		t.damaged()
 		return nil, fmt.Errorf("blob %s: %w", hash, err)
 	}
 	return data, nil

@@ -42,7 +42,10 @@ func (v *verdict) same(other *verdict) bool {
 // judge decides about a head. An error means that it could not be read.
 func (r *Roster) judge(head gitsync.Hash) (*verdict, error) {
 	v := &verdict{head: head, verdict: hub.CommitApplied}
-	applied, _ := r.o.Source.Applied()
+	applied, ok := r.o.Source.Applied()
+	if !ok { // a mirror that was lost and cloned anew; what is in force is still known here
+		applied.Commit = gitsync.Hash(r.Status().Revision)
+	}
 	for _, step := range []func(*verdict, gitsync.Hash) error{r.judgeHistory, r.judgeTrust, r.judgeContent, r.judgeRemovals} {
 		if err := step(v, applied.Commit); err != nil || v.verdict != hub.CommitApplied {
 			return v, err
