@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"felhom.eu/hub/internal/fleetfile"
@@ -18,11 +19,11 @@ import (
 // counting is an opener that counts how often it is asked.
 type counting struct {
 	*seal.Opener
-	asked int
+	asked atomic.Int64
 }
 
 func (c *counting) Open(owner hub.Owner, keyID, armored string) (hub.Digest, error) {
-	c.asked++
+	c.asked.Add(1)
 	return c.Opener.Open(owner, keyID, armored)
 }
 
@@ -102,13 +103,13 @@ func broken(text string) string { return strings.Replace(text, "  state:", "  st
 func TestLoaderReadsOnlyWhatChanged(t *testing.T) {
 	f := newFollower(t, fleettest.Size{Customers: 3, Hosts: 12})
 	first := f.follow()
-	if len(first.Problems) > 0 || first.Fleet.Len() != 12 || f.opener.asked != 12 {
-		t.Fatalf("%v, %d opened", first.Problems, f.opener.asked)
+	if len(first.Problems) > 0 || first.Fleet.Len() != 12 || f.opener.asked.Load() != 12 {
+		t.Fatalf("%v, %d opened", first.Problems, f.opener.asked.Load())
 	}
 	f.Commit(t, "one host", f.host(5, same))
 	second := f.follow()
-	if f.opener.asked != 13 {
-		t.Errorf("%d seals opened for one host", f.opener.asked-12)
+	if f.opener.asked.Load() != 13 {
+		t.Errorf("%d seals opened for one host", f.opener.asked.Load()-12)
 	}
 	shared := 0
 	for h := range second.Fleet.Hosts() {
@@ -122,8 +123,8 @@ func TestLoaderReadsOnlyWhatChanged(t *testing.T) {
 	// A customer's folder that lost a host and gained one.
 	f.Commit(t, "gone", fleettest.File{Name: f.HostFile(0)}, f.host(13, same))
 	third := f.follow()
-	if _, ok := third.Fleet.Host(f.HostID(0)); ok || third.Fleet.Len() != 12 || f.opener.asked != 14 {
-		t.Errorf("%d hosts, %d opened", third.Fleet.Len(), f.opener.asked-13)
+	if _, ok := third.Fleet.Host(f.HostID(0)); ok || third.Fleet.Len() != 12 || f.opener.asked.Load() != 14 {
+		t.Errorf("%d hosts, %d opened", third.Fleet.Len(), f.opener.asked.Load()-13)
 	}
 }
 
