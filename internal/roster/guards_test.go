@@ -66,6 +66,30 @@ func TestRewoundHeadWaitsForAWord(t *testing.T) {
 	}
 }
 
+// A word is for one rewind: back to the same commit again, it is asked anew, also
+// after a restart.
+func TestAcceptIsForOneRewind(t *testing.T) {
+	src := &fakeSource{head: "1111111aa", files: map[gitsync.Hash]string{"1111111aa": "a", "2222222bb": "b", "3333333cc": "c"}, astray: map[gitsync.Hash]bool{"2222222bb": true}}
+	kept := memory{}
+	remembering := func(o *roster.Options) { o.Memory = kept }
+	h := newHarness(src, remembering)
+	_ = h.Pull(t.Context())
+	src.head = "2222222bb"
+	if err := h.Accept(t.Context(), "2222222bb"); err != nil {
+		t.Fatal(err)
+	}
+	src.head = "3333333cc"
+	if err := h.Pull(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	src.head = "2222222bb"
+	for name, r := range map[string]*harness{"running": h, "restarted": newHarness(src, remembering)} {
+		if err := r.Pull(t.Context()); err == nil || r.Status().Verdict.Reason != hub.FleetRewound || src.applied != "3333333cc" {
+			t.Errorf("%s: %v, %+v", name, err, r.Status().Verdict)
+		}
+	}
+}
+
 // An operator's word about the rewind is none about the removal in it.
 func TestAcceptKeepsTheOtherGuards(t *testing.T) {
 	src := &fakeSource{head: "1111111aa", files: map[gitsync.Hash]string{"1111111aa": hosts(10), "2222222bb": hosts(5)}, astray: map[gitsync.Hash]bool{"2222222bb": true}}

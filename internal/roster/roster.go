@@ -334,6 +334,10 @@ func (r *Roster) conclude(v *verdict) (Result, error) {
 	}
 	r.apply(v)
 	r.tellVerdict(v)
+	if r.memory.Accepted != "" { // the word was for this rewind, not for a later one
+		r.memory.Accepted = ""
+		r.remember()
+	}
 	return Applied, nil
 }
 
@@ -366,7 +370,7 @@ func (r *Roster) apply(v *verdict) {
 // Accept puts a head in force that does not descend from the commit in force: an
 // operator says that the rewind is right. revision is the head's id, or at least
 // 7 digits of its beginning. The other rules still hold: where one of them keeps
-// the head out, the error says so, and the word stays good for this head.
+// the head out, the error says so, and the word stays good until a head is in force.
 func (r *Roster) Accept(ctx context.Context, revision string) error {
 	if err := r.lock(ctx); err != nil {
 		return err
