@@ -54,19 +54,6 @@ func (r *Repo) SetApplied(a Applied) error {
 	return nil
 }
 
-// Blob returns the content of a file by its id, whatever commit holds it.
-func (r *Repo) Blob(h Hash) ([]byte, error) {
-	r.swap.RLock()
-	defer r.swap.RUnlock()
-	st := openStorage(r.opts.Dir, filesystem.Options{})
-	defer st.Close()
-	data, err := blob(st, h.plumbing())
-	if err != nil {
-		return nil, fmt.Errorf("blob %s: %w", h.Short(), err)
-	}
-	return data, nil
-}
-
 func appliedPath(dir string) string {
 	return filepath.Join(dir, filepath.FromSlash(string(appliedRef)))
 }
