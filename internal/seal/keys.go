@@ -145,8 +145,12 @@ func parseIdentity(line string) (Identity, error) {
 		if err != nil {
 			return Identity{}, errors.New("a damaged identity")
 		}
+		fast, err := newX25519Identity(line)
+		if err != nil {
+			return Identity{}, errors.New("a damaged identity")
+		}
 		r := id.Recipient()
-		return Identity{id, hub.NewSecret(line), Recipient{r, r.String(), X25519}}, nil
+		return Identity{fast, hub.NewSecret(line), Recipient{r, r.String(), X25519}}, nil
 	case strings.HasPrefix(line, "AGE-PLUGIN-"):
 		return Identity{}, errors.New("an identity of an age plugin: plugins are never run")
 	case strings.HasPrefix(line, "age1"):

@@ -104,7 +104,7 @@ func Open(armored string, identities []Identity) (Payload, error) {
 	if len(identities) == 0 {
 		return Payload{}, ErrNoIdentity
 	}
-	file, _, err := unarmor(armored)
+	header, payload, _, err := unarmor(armored)
 	if err != nil {
 		return Payload{}, err
 	}
@@ -112,7 +112,7 @@ func Open(armored string, identities []Identity) (Payload, error) {
 	for i, id := range identities {
 		list[i] = id.age
 	}
-	r, err := age.Decrypt(bytes.NewReader(file), list...)
+	fileKey, err := age.DecryptHeader(header, list...)
 	var noMatch *age.NoIdentityMatchError
 	switch {
 	case errors.As(err, &noMatch):
@@ -120,7 +120,7 @@ func Open(armored string, identities []Identity) (Payload, error) {
 	case err != nil:
 		return Payload{}, ErrDamaged
 	}
-	text, err := io.ReadAll(io.LimitReader(r, maxPayload+1))
+	text, err := openPayload(fileKey, payload)
 	if err != nil {
 		return Payload{}, ErrDamaged
 	}
@@ -154,26 +154,22 @@ const (
 // ErrNotSealed or ErrDamaged where the text is not a whole age file in armor,
 // or one with recipients of another kind.
 func Recipients(armored string) ([]Kind, error) {
-	_, kinds, err := unarmor(armored)
+	_, _, kinds, err := unarmor(armored)
 	return kinds, err
 }
 
-// unarmor returns the age file in armored, with the kinds of its recipients.
-func unarmor(armored string) (file []byte, kinds []Kind, err error) {
+// unarmor returns the parts of the age file in armored, with the kinds of its
+// recipients.
+func unarmor(armored string) (header, payload []byte, kinds []Kind, err error) {
 	if len(armored) > maxArmored || !strings.HasPrefix(strings.TrimSpace(armored), armor.Header) {
-		return nil, nil, ErrNotSealed
+		return nil, nil, nil, ErrNotSealed
 	}
-	file, err = io.ReadAll(armor.NewReader(strings.NewReader(armored)))
+	file, err := io.ReadAll(armor.NewReader(strings.NewReader(armored)))
 	if err != nil {
-		return nil, nil, ErrDamaged
+		return nil, nil, nil, ErrDamaged
 	}
-	header, err := age.ExtractHeader(bytes.NewReader(file))
-	if err != nil {
-		return nil, nil, ErrDamaged
-	}
-	const minBody = 16 + 16 // the nonce and the tag of an empty payload
-	if len(file) < len(header)+minBody {
-		return nil, nil, ErrDamaged
+	if header, payload, err = split(file); err != nil {
+		return nil, nil, nil, err
 	}
 	for line := range strings.Lines(string(header)) {
 		stanza, ok := strings.CutPrefix(line, "-> ")
@@ -185,9 +181,9 @@ func unarmor(armored string) (file []byte, kinds []Kind, err error) {
 			kinds = append(kinds, kind)
 			continue
 		}
-		return nil, nil, fmt.Errorf("%w: a recipient of the kind %q, which is not used here", ErrNotSealed, name)
+		return nil, nil, nil, fmt.Errorf("%w: a recipient of the kind %q, which is not used here", ErrNotSealed, name)
 	}
-	return file, kinds, nil
+	return header, payload, kinds, nil
 }
 
 func (p Payload) encode() []byte {

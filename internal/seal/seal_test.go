@@ -3,6 +3,7 @@ package seal
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -201,7 +202,7 @@ func TestPayloadIsStrict(t *testing.T) {
 		strings.Replace(good, `}`, `,"x":1}`, 1):                        false,
 		good + strings.Repeat(" ", maxPayload):                          false,
 	} {
-		_, err := Open(encrypt(t, text, id.age.(*age.X25519Identity).Recipient()), []Identity{id})
+		_, err := Open(encrypt(t, text, id.Recipient().age), []Identity{id})
 		if fine != (err == nil) || err != nil && !errors.Is(err, ErrPayload) {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -370,7 +371,7 @@ func FuzzOpen(f *testing.F) {
 	id := identity(f, GenerateIdentity)
 	text := mustSeal(f, payload(), id.Recipient())
 	f.Add(text)
-	f.Add(encrypt(f, "{}", id.age.(*age.X25519Identity).Recipient()))
+	f.Add(encrypt(f, "{}", id.Recipient().age))
 	f.Add(mustSeal(f, payload(), identity(f, GenerateHybridIdentity).Recipient()))
 	f.Add(mustSeal(f, payload(), identity(f, GenerateIdentity).Recipient(), id.Recipient()))
 	f.Add(strings.ReplaceAll(text, "\n", "\r\n"))
@@ -381,6 +382,9 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, armored string) {
 		_, formErr := Recipients(armored)
 		p, err := Open(armored, []Identity{id})
+		if want, wantErr := openWithAge(armored, id); (err == nil) != (wantErr == nil && formErr == nil) || err == nil && p != want {
+			t.Errorf("opened %+v, %v; with age alone %+v, %v", p, err, want, wantErr)
+		}
 		if err == nil && (formErr != nil || !hub.ValidKeyID(p.KeyID)) {
 			t.Errorf("opened %+v: %v", p, formErr)
 		}
@@ -410,4 +414,67 @@ func FuzzPayload(f *testing.F) {
 			t.Errorf("%q was accepted as %q", text, p.encode())
 		}
 	})
+}
+
+// openWithAge opens a seal with nothing of unwrap.go.
+func openWithAge(armored string, id Identity) (Payload, error) {
+	native, err := age.ParseX25519Identity(strings.TrimSpace(id.secret.Reveal()))
+	if err != nil {
+		return Payload{}, err
+	}
+	r, err := age.Decrypt(armor.NewReader(strings.NewReader(armored)), native)
+	if err != nil {
+		return Payload{}, err
+	}
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return Payload{}, err
+	}
+	return decode(text)
+}
+
+// TestUnwrapIsAges damages every part of a seal: unwrap.go refuses what age
+// refuses, and takes what it takes.
+func TestUnwrapIsAges(t *testing.T) {
+	id := identity(t, GenerateIdentity)
+	for range 20 { // identities with all kinds of digits
+		id := identity(t, GenerateIdentity)
+		if got := id.age.(*x25519Identity).public; len(got) != 32 {
+			t.Fatal(got)
+		}
+		p := payload()
+		if got, err := Open(mustSeal(t, p, id.Recipient()), []Identity{id}); err != nil || got != p {
+			t.Fatal(err)
+		}
+	}
+	p := payload()
+	armored := mustSeal(t, p, identity(t, GenerateIdentity).Recipient(), id.Recipient())
+	file, err := io.ReadAll(armor.NewReader(strings.NewReader(armored)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rearm := func(file []byte) string {
+		var out bytes.Buffer
+		w := armor.NewWriter(&out)
+		_, err := w.Write(file)
+		if err := errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	for i := range file {
+		for name, damaged := range map[string][]byte{
+			"flipped": append(append(bytes.Clone(file[:i]), file[i]^1), file[i+1:]...),
+			"cut":     file[:i],
+			"without": append(bytes.Clone(file[:i]), file[i+1:]...),
+			"twice":   append(append(bytes.Clone(file[:i+1]), file[i]), file[i+1:]...),
+		} {
+			text := rearm(damaged)
+			got, err := Open(text, []Identity{id})
+			want, wantErr := openWithAge(text, id)
+			if (err == nil) != (wantErr == nil) || err == nil && got != want {
+				t.Errorf("byte %d %s: %v; age alone: %v", i, name, err, wantErr)
+			}
+		}
+	}
 }
