@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 )
@@ -207,7 +209,7 @@ func (r *Repo) fetchInto(ctx context.Context, dir string) (head plumbing.Hash, c
 		return head, nil, nil
 	}
 	if _, err := commitAndTree(st, head); err != nil { // else ours, or one we had before
-		if err := session.fetch(ctx, st, head, recent(old)); err != nil {
+		if err := session.fetch(ctx, head, recent(old), func(pack io.Reader) error { return packfile.UpdateObjectStorage(st, pack) }); err != nil {
 			return head, err, ctx.Err()
 		}
 		if err := syncDir(filepath.Join(dir, "objects", "pack"), "pack-*"); err != nil {
@@ -289,7 +291,8 @@ func (r *Repo) fillFrom(ctx context.Context, session *upload, dir string, head p
 	if err := st.SetConfig(cfg); err != nil {
 		return err
 	}
-	if err := session.fetch(ctx, st, head, nil); err != nil {
+	packs := filepath.Join(dir, "objects", "pack")
+	if err := session.fetch(ctx, head, nil, func(pack io.Reader) error { return receivePack(packs, pack) }); err != nil {
 		return err
 	}
 	if _, err := commitAndTree(st, head); err != nil {
@@ -301,7 +304,7 @@ func (r *Repo) fillFrom(ctx context.Context, session *upload, dir string, head p
 	if err := st.SetReference(plumbing.NewSymbolicReference(plumbing.HEAD, r.branch)); err != nil {
 		return err
 	}
-	return syncDir(filepath.Join(dir, "objects", "pack"), "pack-*")
+	return syncDir(packs, "pack-*")
 }
 
 // removeAll removes what a failed clone left. What cannot be removed is met

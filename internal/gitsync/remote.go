@@ -12,7 +12,6 @@ import (
 	"unicode"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
@@ -20,7 +19,6 @@ import (
 	gitfile "github.com/go-git/go-git/v5/plumbing/transport/file"
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
@@ -153,8 +151,8 @@ func (u *upload) head(branch plumbing.ReferenceName) (plumbing.Hash, error) {
 		branch.Short(), strings.Join(names[:min(len(names), 10)], ", "))
 }
 
-// fetch stores the objects of want that st, which has those of haves, lacks.
-func (u *upload) fetch(ctx context.Context, st *filesystem.Storage, want plumbing.Hash, haves []plumbing.Hash) (err error) {
+// fetch has keep store a pack of what want needs beside all that haves need.
+func (u *upload) fetch(ctx context.Context, want plumbing.Hash, haves []plumbing.Hash, keep func(pack io.Reader) error) error {
 	// On a bad pack the server still writes, and closing waits for it: the
 	// context is ended first, which kills what runs.
 	ctx, cancel := context.WithCancel(ctx)
@@ -172,7 +170,7 @@ func (u *upload) fetch(ctx context.Context, st *filesystem.Storage, want plumbin
 	if kind, ok := sidebandOf(req.Capabilities); ok {
 		pack = sideband.NewDemuxer(kind, resp)
 	}
-	if err := packfile.UpdateObjectStorage(st, pack); err != nil {
+	if err := keep(pack); err != nil {
 		cancel()
 		_, _ = io.Copy(io.Discard, resp)
 		_ = resp.Close()

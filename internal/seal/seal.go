@@ -154,12 +154,18 @@ const (
 // ErrNotSealed or ErrDamaged where the text is not a whole age file in armor,
 // or one with recipients of another kind.
 func Recipients(armored string) ([]Kind, error) {
-	_, _, kinds, err := unarmor(armored)
-	return kinds, err
+	header, _, kinds, err := unarmor(armored)
+	if err != nil {
+		return nil, err
+	}
+	if whole, err := age.ExtractHeader(bytes.NewReader(header)); err != nil || !bytes.Equal(whole, header) {
+		return nil, ErrDamaged
+	}
+	return kinds, nil
 }
 
 // unarmor returns the parts of the age file in armored, with the kinds of its
-// recipients.
+// recipients. The header is not looked at further.
 func unarmor(armored string) (header, payload []byte, kinds []Kind, err error) {
 	if len(armored) > maxArmored || !strings.HasPrefix(strings.TrimSpace(armored), armor.Header) {
 		return nil, nil, nil, ErrNotSealed

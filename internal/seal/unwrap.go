@@ -2,7 +2,6 @@ package seal
 
 import (
 	"bytes"
-	"crypto/ecdh"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base32"
@@ -12,19 +11,20 @@ import (
 	"strings"
 
 	"filippo.io/age"
+	"github.com/cloudflare/circl/dh/x25519"
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
 // What follows is the little of the age format (C2SP, age.md) that opening
 // 100,000 seals at a start hangs on. age's own identity derives its public key
 // anew with every stanza, which doubles the curve's work, and its payload reader
-// takes two buffers of 64 KiB for a key of 150 bytes: 100 µs of 160 (m). Parsing,
-// the header's MAC and all that encrypts stay age's.
+// takes two buffers of 64 KiB for a key of 150 bytes; circl multiplies in 30 µs
+// where crypto/ecdh takes 47: in all 100 µs of 160 (m). Parsing, the header's MAC
+// and all that encrypts stay age's.
 
 // x25519Identity is an age.X25519Identity that keeps its public key.
 type x25519Identity struct {
-	key    *ecdh.PrivateKey
-	public []byte
+	secret, public x25519.Key
 }
 
 // bech32 is the alphabet of BIP 173. A 32-byte key and the checksum's six
@@ -38,14 +38,12 @@ const bech32Checksum = 6
 func newX25519Identity(text string) (*x25519Identity, error) {
 	text = strings.ToLower(text[strings.LastIndexByte(text, '1')+1:])
 	scalar, err := bech32.DecodeString(text[:len(text)-bech32Checksum])
-	if err != nil {
-		return nil, err
+	if err != nil || len(scalar) != x25519.Size {
+		return nil, errors.New("not a key of 32 bytes")
 	}
-	key, err := ecdh.X25519().NewPrivateKey(scalar)
-	if err != nil {
-		return nil, err
-	}
-	return &x25519Identity{key, key.PublicKey().Bytes()}, nil
+	id := x25519Identity{secret: x25519.Key(scalar)}
+	x25519.KeyGen(&id.public, &id.secret)
+	return &id, nil
 }
 
 // Unwrap implements age.Identity.
@@ -67,19 +65,15 @@ func (id *x25519Identity) unwrap(stanza *age.Stanza) ([]byte, error) {
 		return nil, ErrDamaged
 	}
 	share, err := base64.RawStdEncoding.Strict().DecodeString(stanza.Args[0])
-	if err != nil {
+	if err != nil || len(share) != x25519.Size {
 		return nil, ErrDamaged
 	}
-	ephemeral, err := ecdh.X25519().NewPublicKey(share)
-	if err != nil {
-		return nil, ErrDamaged
-	}
-	shared, err := id.key.ECDH(ephemeral)
-	if err != nil { // a point of low order
+	ephemeral, shared := x25519.Key(share), x25519.Key{}
+	if !x25519.Shared(&shared, &id.secret, &ephemeral) { // a point of low order
 		return nil, ErrDamaged
 	}
 	var nonce [chacha20poly1305.NonceSize]byte
-	fileKey, err := decrypt(shared, slices.Concat(share, id.public), "age-encryption.org/v1/X25519", nonce, stanza.Body)
+	fileKey, err := decrypt(shared[:], slices.Concat(share, id.public[:]), "age-encryption.org/v1/X25519", nonce, stanza.Body)
 	if err != nil {
 		return nil, age.ErrIncorrectIdentity
 	}
@@ -106,15 +100,15 @@ func decrypt(secret, salt []byte, info string, nonce [chacha20poly1305.NonceSize
 	return aead.Open(nil, nonce[:], sealed, nil)
 }
 
-// split returns the header and the payload of an age file.
+// split cuts an age file where its header ends, behind the line that begins with
+// "---": a stanza's body is base64, so none of its lines does. Whether what comes
+// before is a header is for age to say.
 func split(file []byte) (header, payload []byte, err error) {
-	header, err = age.ExtractHeader(bytes.NewReader(file))
-	if err != nil || !bytes.HasPrefix(file, header) {
-		return nil, nil, ErrDamaged
-	}
 	const minPayload = 16 + chacha20poly1305.Overhead // the nonce and the tag of nothing
-	if payload = file[len(header):]; len(payload) < minPayload {
+	header, rest, found := bytes.Cut(file, []byte("\n---"))
+	mac, payload, ended := bytes.Cut(rest, []byte("\n"))
+	if !found || !ended || len(payload) < minPayload {
 		return nil, nil, ErrDamaged
 	}
-	return header, payload, nil
+	return file[:len(header)+len("\n---")+len(mac)+1], payload, nil
 }
