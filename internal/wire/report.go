@@ -35,19 +35,32 @@ const (
 // accepted: the same body and time always give the same report. The result
 // shares no memory with body.
 func DecodeReport(body []byte, receivedAt time.Time) (*hub.Report, error) {
-	if !jsontext.Value(body).IsValid(jsontext.AllowDuplicateNames(true)) {
-		return nil, invalid("not_json", "the body is not one valid JSON text in UTF-8")
-	}
-	text := string(body)
-	if deeperThan(maxDepth, text) {
-		return nil, invalid("too_deep", "the body nests deeper than 64 levels")
-	}
-	d := decoder{cursor: cursor{text: text}, report: new(hub.Report), receivedAt: receivedAt}
-	if err := d.topLevel(); err != nil {
+	d := decoder{receivedAt: receivedAt}
+	if err := d.read(body); err != nil {
 		return nil, err
 	}
 	d.noteUnlisted()
-	return d.report, nil
+	return &d.report, nil
+}
+
+// CheckReport returns the host_id of a body that [DecodeReport] accepts, and its
+// error for one that it does not, at half the price: nothing is read that cannot
+// refuse a report.
+func CheckReport(body []byte) (hostID string, err error) {
+	d := decoder{identityOnly: true}
+	err = d.read(body)
+	return d.report.HostID, err
+}
+
+func (d *decoder) read(body []byte) error {
+	if !jsontext.Value(body).IsValid(jsontext.AllowDuplicateNames(true)) {
+		return invalid("not_json", "the body is not one valid JSON text in UTF-8")
+	}
+	d.text = string(body)
+	if deeperThan(maxDepth, d.text) {
+		return invalid("too_deep", "the body nests deeper than 64 levels")
+	}
+	return d.topLevel()
 }
 
 func invalid(reason, message string) error {
@@ -58,10 +71,11 @@ func invalid(reason, message string) error {
 // report; the others call reject.
 type decoder struct {
 	cursor
-	report     *hub.Report
-	receivedAt time.Time
-	vmids      set[uint32]
-	unlisted   int // rejected beyond maxRejected
+	report       hub.Report
+	receivedAt   time.Time
+	identityOnly bool // items and sections, which never refuse a report, are passed over
+	vmids        set[uint32]
+	unlisted     int // rejected beyond maxRejected
 }
 
 func (d *decoder) topLevel() error {
@@ -183,7 +197,7 @@ func (d *decoder) host() error {
 	if d.kind() != '{' {
 		return invalid("host", "host is not an object")
 	}
-	r := d.report
+	r := &d.report
 	var names set[string]
 	for d.enter(); d.more(); {
 		name := d.name()
@@ -313,11 +327,11 @@ func (d *decoder) loadAverage() ([]float64, error) {
 // list reads a section that is a list: each call of item consumes one element
 // and says why it does not count, or nil. Absent, null and empty are the same.
 func (d *decoder) list(section string, item func() error) {
-	switch d.kind() {
-	case '[':
-	case 'n':
+	switch kind := d.kind(); {
+	case d.identityOnly, kind == 'n':
 		d.value()
 		return
+	case kind == '[':
 	default:
 		d.reject(section, -1, "not a list", d.value())
 		return
@@ -333,6 +347,10 @@ func (d *decoder) list(section string, item func() error) {
 
 // section reads an optional object whose mistakes never cost the report.
 func (d *decoder) section(name string, read func(object cursor) error) {
+	if d.identityOnly {
+		d.value()
+		return
+	}
 	raw, unique := d.uniqueValue()
 	var err error
 	switch {
