@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"felhom.eu/hub/internal/bench"
+)
+
+func benchCommand() *cobra.Command {
+	cmd := group("bench", "Measure what a hub does on this machine")
+	cmd.AddCommand(benchIngestCommand(), benchDriveCommand())
+	return cmd
+}
+
+func benchIngestCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ingest", Short: "Measure the way of a report", Args: cobra.NoArgs,
+		Long: `Measure the way of a report on this machine: agents in a process of their own post
+reports of about 2.6 KB over real connections to the hub's own parts in this one.
+
+  a        a bare handler that reads the body and replies: what the rest is compared to
+  b        the key is looked up and the report decoded, nothing is kept
+  c        the whole way to the acknowledgement: after fsync
+  d        the same, while the engine takes everything; ends when nothing is left
+  rate     as d, at a fixed rate; latency is from when a report was to be sent
+  memory   as d, with many connections at a modest rate; resident memory
+  backlog  a spool that filled with the engine away is drained while reports come in`,
+	}
+	o := bench.Options{Driver: func(ctx context.Context) *exec.Cmd {
+		self, err := os.Executable()
+		if err != nil {
+			self = os.Args[0]
+		}
+		return exec.CommandContext(ctx, self, "bench", "drive")
+	}}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&o.Scenarios, "scenario", bench.DefaultScenarios, "what to measure: "+strings.Join(bench.Scenarios, ", "))
+	flags.StringVar(&o.Dir, "dir", "", "`folder` on the disk to measure (default: the one for temporary files)")
+	flags.IntVar(&o.Connections, "connections", 0, "kept alive, one request at a time on each (default 64, memory 2000)")
+	flags.Var(duration{&o.Duration}, "duration", "of each scenario (default: a, b, c 12s, d 60s, rate and memory 30s)")
+	flags.Var(perSecond{&o.Rate}, "rate", "reports a second of rate (default 2000/s), memory and backlog (1000/s), and of d (as many as go)")
+	flags.StringVar(&o.Encoding, "encoding", "identity", "of bodies: identity, gzip or zstd")
+	flags.IntVar(&o.HTTP, "http", 1, "1, or 2: HTTP/2 over TLS")
+	flags.IntVar(&o.Backlog, "backlog", 0, "`reports` that wait in the scenario backlog (default 50000)")
+	flags.StringVar(&o.Profile, "cpuprofile", "", "write a processor profile of the hub's side to `FILE`.SCENARIO")
+	asJSON := jsonFlag(cmd, "the table")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := checkBench(o); err != nil {
+			return wrongUse{err}
+		}
+		progress := cmd.ErrOrStderr()
+		if onTerminal(progress) {
+			o.Progress = func(what string) { fmt.Fprintln(progress, what) }
+		}
+		result, err := bench.Run(cmd.Context(), o)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), result)
+		}
+		return printBench(cmd.OutOrStdout(), result)
+	}
+	return cmd
+}
+
+// benchDriveCommand is the agents' process of hub bench ingest.
+func benchDriveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "drive", Short: "The agents of hub bench ingest", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return bench.DriveChild(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+}
+
+func checkBench(o bench.Options) error {
+	switch {
+	case o.HTTP != 1 && o.HTTP != 2:
+		return fmt.Errorf("--http %d: write 1 or 2", o.HTTP)
+	case o.Connections < 0 || o.Backlog < 0:
+		return errors.New("--connections and --backlog must not be negative")
+	}
+	return nil
+}
+
+func printBench(w io.Writer, r *bench.Result) error {
+	fmt.Fprintf(w, "%d processors, HTTP/%d, fsync of 4 KiB %.2f ms\n", r.CPUs, r.HTTP, r.FsyncMS)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "scenario\tconns\treports\treports/s\tof (a)\tp50 ms\tp99 ms\tp99.9 ms\thub µs\tengine µs\tallocs above (a)\tbody\t")
+	for _, row := range r.Rows {
+		fmt.Fprintf(t, "%s: %s\t%d\t%d\t%.0f\t%.2f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f B %s\t\n",
+			row.Scenario, row.What, row.Connections, row.Reports, row.PerSecond, row.OfBare,
+			row.P50, row.P99, row.P999, row.HubMicros, row.EngineUS, row.AboveBare, row.BodyBytes, row.Encoding)
+	}
+	return t.Flush()
+}
