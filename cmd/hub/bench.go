@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,19 +34,19 @@ reports of about 2.6 KB over real connections to the hub's own parts in this one
   memory   as d, with many connections at a modest rate; resident memory
   backlog  a spool that filled with the engine away is drained while reports come in`,
 	}
-	o := bench.Options{Driver: func(ctx context.Context) *exec.Cmd {
+	o := bench.Options{Driver: func() *exec.Cmd {
 		self, err := os.Executable()
 		if err != nil {
 			self = os.Args[0]
 		}
-		return exec.CommandContext(ctx, self, "bench", "drive")
+		return exec.Command(self, "bench", "drive")
 	}}
 	flags := cmd.Flags()
 	flags.StringSliceVar(&o.Scenarios, "scenario", bench.DefaultScenarios, "what to measure: "+strings.Join(bench.Scenarios, ", "))
 	flags.StringVar(&o.Dir, "dir", "", "`folder` on the disk to measure (default: the one for temporary files)")
 	flags.IntVar(&o.Connections, "connections", 0, "kept alive, one request at a time on each (default 64, memory 2000)")
 	flags.Var(duration{&o.Duration}, "duration", "of each scenario (default: a, b, c 12s, d 60s, rate and memory 30s)")
-	flags.Var(perSecond{&o.Rate}, "rate", "reports a second of rate (default 2000/s), memory and backlog (1000/s), and of d (as many as go)")
+	flags.Var(perSecond{&o.Rate}, "rate", "reports a second of rate (default 2000/s), memory and backlog (1000/s)")
 	flags.StringVar(&o.Encoding, "encoding", "identity", "of bodies: identity, gzip or zstd")
 	flags.IntVar(&o.HTTP, "http", 1, "1, or 2: HTTP/2 over TLS")
 	flags.IntVar(&o.Backlog, "backlog", 0, "`reports` that wait in the scenario backlog (default 50000)")
@@ -102,5 +101,23 @@ func printBench(w io.Writer, r *bench.Result) error {
 			row.Scenario, row.What, row.Connections, row.Reports, row.PerSecond, row.OfBare,
 			row.P50, row.P99, row.P999, row.HubMicros, row.EngineUS, row.AboveBare, row.BodyBytes, row.Encoding)
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, row := range r.Rows {
+		printNotes(w, row)
+	}
+	return nil
+}
+
+// printNotes says what only some scenarios have.
+func printNotes(w io.Writer, row *bench.Row) {
+	if row.InDatabase > 0 {
+		fmt.Fprintf(w, "%s: %s: %d reports in ClickHouse, each once; %d were left at the end of the load, for %.1f s\n",
+			row.Scenario, row.What, row.InDatabase, row.Left, row.DrainedS)
+	}
+	if row.MaxMiB > 0 {
+		fmt.Fprintf(w, "%s: %s: resident memory over the last two thirds %.0f to %.0f MiB\n", row.Scenario, row.What, row.MinMiB, row.MaxMiB)
+	}
+	printCounts(w, row.Scenario+": not acknowledged", row.Refused)
 }

@@ -19,14 +19,14 @@ import (
 
 // Options say what to measure. Driver is required.
 type Options struct {
-	Driver   func(context.Context) *exec.Cmd // a process that runs DriveChild on its standard input and output
-	Dir      string                          // where the spool and the engine lie meanwhile; empty: the folder for temporary files
-	Launcher string                          // hub-engine; empty: beside the running executable
+	Driver   func() *exec.Cmd // a process that runs DriveChild on its standard input and output
+	Dir      string           // where the spool and the engine lie meanwhile; empty: the folder for temporary files
+	Launcher string           // hub-engine; empty: beside the running executable
 
 	Scenarios   []string      // of Scenarios; empty: DefaultScenarios
 	Connections int           // 0: 64, memory 2,000
-	Duration    time.Duration // of each scenario; 0: each its own
-	Rate        float64       // of rate, memory, backlog, and where given of d; 0: 2,000/s, and 1,000/s for memory and backlog
+	Duration    time.Duration // of each scenario but backlog; 0: each its own
+	Rate        float64       // of rate (0: 2,000), memory and backlog (0: 1,000), a second
 	Encoding    string        // identity, gzip, zstd; empty: identity
 	HTTP        int           // 1 or 2; 0: 1
 	Backlog     int           // reports of backlog; 0: 50,000
@@ -118,6 +118,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		FsyncMS: float64(fsync.Microseconds()) / 1000, CPUs: runtime.NumCPU(), HTTP: o.HTTP,
 	}}
 	if err := b.toTheDisk(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.toClickHouse(ctx); err != nil {
 		return nil, err
 	}
 	b.compare()
@@ -223,13 +226,15 @@ func (r *Row) cost(u usage) {
 // post has the agents post to a site, and adds what came of it.
 func (b *bench) post(ctx context.Context, at *site, l Load, s *sum) error {
 	l.Address = at.address
-	d, err := startDriver(ctx, b.o.Driver, l)
+	d, err := startDriver(b.o.Driver(), l)
 	if err != nil {
 		return err
 	}
 	debug.FreeOSMemory() // each round begins alike
 	before := used()
 	var o Outcome
+	halt := context.AfterFunc(ctx, func() { _ = d.in.Close() }) // the agents finish and tell
+	defer halt()
 	err = b.profiled(s.Scenario, func() (err error) { o, err = d.run(); return err })
 	if err != nil {
 		return err
@@ -284,8 +289,8 @@ type driver struct {
 
 // startDriver starts the process and returns when it has made its reports and
 // is connected.
-func startDriver(ctx context.Context, command func(context.Context) *exec.Cmd, l Load) (*driver, error) {
-	d := &driver{cmd: command(ctx)}
+func startDriver(command *exec.Cmd, l Load) (*driver, error) {
+	d := &driver{cmd: command}
 	d.cmd.Stderr = os.Stderr
 	var err error
 	if d.in, err = d.cmd.StdinPipe(); err != nil {
@@ -319,6 +324,6 @@ func (d *driver) run() (o Outcome, err error) {
 }
 
 func (d *driver) end() error {
-	_ = d.in.Close() // tells it to end, where it did not
+	_ = d.in.Close() // tells them to end, where they did not
 	return d.cmd.Wait()
 }

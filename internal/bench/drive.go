@@ -22,9 +22,12 @@ type Outcome struct {
 	Acknowledged int64
 	Bytes        int64 // of acknowledged bodies, as sent
 	Seconds      float64
-	Refused      map[string]int64 // the others, by status, "no answer" where there was none
+	Refused      map[string]int64 // the others, by status, noAnswer where there was none
 	Latency      simulate.Histogram
 }
+
+// noAnswer is where Outcome.Refused counts what may have been stored or not.
+const noAnswer = "no answer"
 
 // poster sends a report of an agent and returns the status. It is used by one
 // goroutine.
@@ -143,7 +146,7 @@ func (d *drive) work(ctx context.Context, c *crew) {
 		}
 		why := strconv.Itoa(status)
 		if err != nil {
-			why = "no answer"
+			why = noAnswer
 			c.close()
 			_ = c.open() // where that fails, so does the next post
 		}
