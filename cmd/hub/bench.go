@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -49,11 +48,11 @@ reports of about 2.6 KB over real connections to the hub's own parts in this one
 	flags.Var(perSecond{&o.Rate}, "rate", "reports a second of rate (default 2000/s), memory and backlog (1000/s)")
 	flags.StringVar(&o.Encoding, "encoding", "identity", "of bodies: identity, gzip or zstd")
 	flags.IntVar(&o.HTTP, "http", 1, "1, or 2: HTTP/2 over TLS")
-	flags.IntVar(&o.Backlog, "backlog", 0, "`reports` that wait in the scenario backlog (default 50000)")
+	flags.IntVar(&o.Backlog, "backlog", 0, "`reports` that wait in backlog, and in d's part that only ships (default 50000)")
 	flags.StringVar(&o.Profile, "cpuprofile", "", "write a processor profile of the hub's side to `FILE`.SCENARIO")
 	asJSON := jsonFlag(cmd, "the table")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := checkBench(o); err != nil {
+		if err := o.Check(); err != nil {
 			return wrongUse{err}
 		}
 		progress := cmd.ErrOrStderr()
@@ -82,24 +81,15 @@ func benchDriveCommand() *cobra.Command {
 	}
 }
 
-func checkBench(o bench.Options) error {
-	switch {
-	case o.HTTP != 1 && o.HTTP != 2:
-		return fmt.Errorf("--http %d: write 1 or 2", o.HTTP)
-	case o.Connections < 0 || o.Backlog < 0:
-		return errors.New("--connections and --backlog must not be negative")
-	}
-	return nil
-}
-
 func printBench(w io.Writer, r *bench.Result) error {
 	fmt.Fprintf(w, "%d processors, HTTP/%d, fsync of 4 KiB %.2f ms\n", r.CPUs, r.HTTP, r.FsyncMS)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "scenario\tconns\treports\treports/s\tof (a)\tp50 ms\tp99 ms\tp99.9 ms\thub µs\tengine µs\tallocs above (a)\tbody\t")
 	for _, row := range r.Rows {
-		fmt.Fprintf(t, "%s: %s\t%d\t%d\t%.0f\t%.2f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f B %s\t\n",
-			row.Scenario, row.What, row.Connections, row.Reports, row.PerSecond, row.OfBare,
-			row.P50, row.P99, row.P999, row.HubMicros, row.EngineUS, row.AboveBare, row.BodyBytes, row.Encoding)
+		fmt.Fprintf(t, "%s: %s\t%d\t%d\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f B %s\t\n",
+			row.Scenario, row.What, row.Connections, row.Reports, row.PerSecond, known("%.2f", row.OfBare),
+			known("%.1f", row.P50), known("%.1f", row.P99), known("%.1f", row.P999), known("%.1f", row.HubMicros),
+			known("%.1f", row.EngineUS), known("%.0f", row.AboveBare), row.BodyBytes, row.Encoding)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -108,6 +98,14 @@ func printBench(w io.Writer, r *bench.Result) error {
 		printNotes(w, row)
 	}
 	return nil
+}
+
+// known leaves out what a scenario does not have.
+func known(format string, value float64) string {
+	if value == 0 {
+		return "-"
+	}
+	return fmt.Sprintf(format, value)
 }
 
 // printNotes says what only some scenarios have.

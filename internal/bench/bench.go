@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"runtime/pprof"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -29,7 +30,7 @@ type Options struct {
 	Rate        float64       // of rate (0: 2,000), memory and backlog (0: 1,000), a second
 	Encoding    string        // identity, gzip, zstd; empty: identity
 	HTTP        int           // 1 or 2; 0: 1
-	Backlog     int           // reports of backlog; 0: 50,000
+	Backlog     int           // reports of backlog and of d's shipping alone; 0: 50,000
 	Profile     string        // file for the processor profile of the hub's side; the scenario's name is added
 	Progress    func(string)  // told of each scenario that begins; may be nil
 }
@@ -81,6 +82,23 @@ type Row struct {
 	Refused     map[string]int64 `json:"refused,omitempty"`
 }
 
+// Check says what is wrong with the options, if anything is.
+func (o Options) Check() error {
+	for _, name := range o.Scenarios {
+		if !slices.Contains(Scenarios, name) {
+			return fmt.Errorf("%q is no scenario: they are %s", name, strings.Join(Scenarios, ", "))
+		}
+	}
+	switch {
+	case o.HTTP != 1 && o.HTTP != 2:
+		return fmt.Errorf("there is no HTTP/%d here: 1 or 2", o.HTTP)
+	case o.Connections < 0 || o.Backlog < 0 || o.Rate < 0 || o.Duration < 0:
+		return errors.New("connections, backlog, rate and duration must not be negative")
+	}
+	_, err := compressor(o.Encoding)
+	return err
+}
+
 // bench is a run.
 type bench struct {
 	o      Options
@@ -93,11 +111,6 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if len(o.Scenarios) == 0 {
 		o.Scenarios = DefaultScenarios
 	}
-	for _, name := range o.Scenarios {
-		if !slices.Contains(Scenarios, name) {
-			return nil, fmt.Errorf("%q is no scenario: they are %v", name, Scenarios)
-		}
-	}
 	if o.Encoding == "" {
 		o.Encoding = "identity"
 	}
@@ -109,6 +122,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	if o.Progress == nil {
 		o.Progress = func(string) {}
+	}
+	if err := o.Check(); err != nil {
+		return nil, err
 	}
 	fsync, err := syncTime(o.Dir)
 	if err != nil {

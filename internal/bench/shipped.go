@@ -52,7 +52,7 @@ func (b *bench) runs() []run {
 	while := b.load(at(slowRate), forEver, DefaultConnections)
 	while.Duration = forEver
 	return []run{
-		{scenario: "d", what: "shipping alone", backlog: defaultBacklog, noLoad: true},
+		{scenario: "d", what: "shipping alone", backlog: waiting, noLoad: true},
 		{scenario: "d", what: "to ClickHouse", load: b.load(0, longTime, DefaultConnections)},
 		{scenario: "rate", what: fmt.Sprintf("%.0f/s", at(fastRate)), load: b.load(at(fastRate), middleTime, DefaultConnections)},
 		{scenario: "memory", what: fmt.Sprintf("%.0f/s", at(slowRate)), load: b.load(at(slowRate), middleTime, manyConnections)},
@@ -146,7 +146,9 @@ func (b *bench) loaded(ctx context.Context, r run, at *site, shipper *ship.Shipp
 	if err := b.post(loading, at, r.load, s); err != nil {
 		return err
 	}
-	s.MinMiB, s.MaxMiB = memory()
+	if least, most := memory(); r.scenario == "memory" {
+		s.MinMiB, s.MaxMiB = least, most
+	}
 	s.Left = at.spool.Stats().UnshippedRecords
 	ended, usedBefore := time.Now(), used()
 	if err := untilShipped(ctx, at.spool, shipper, 0); err != nil {
