@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"felhom.eu/hub/internal/bench"
 	"felhom.eu/hub/internal/engine/enginetest"
 	"felhom.eu/hub/internal/fleetfile/fleettest"
 	"felhom.eu/hub/internal/hub"
@@ -147,6 +148,16 @@ func (f *bigFleet) report(b *testing.B, hostID string, key hub.Secret, n int64) 
 // BenchmarkFleet is the hub with 100,000 hosts of 1,000 customers: each figure of
 // a process of its own, from outside it.
 func BenchmarkFleet(b *testing.B) {
+	b.Run("machine", func(b *testing.B) {
+		for b.Loop() {
+			fsync, rate, err := bench.Machine(b.TempDir())
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(fsync.Microseconds())/1000, "fsync-ms")
+			b.ReportMetric(rate, "bare-reports/s")
+		}
+	})
 	f := newBigFleet(b)
 	b.Run("cold", func(b *testing.B) {
 		for b.Loop() {

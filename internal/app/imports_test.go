@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/annotate", "internal/control", "internal/engine", "internal/gitsync", "internal/seal", "internal/spool", "internal/wire", "internal/yamlfile"},
 	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/fleetfile"},
 	{"internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
-	{"internal/app"},
+	{"internal/app", "internal/bench"},
 	{"internal/demo"},
 	{"cmd/hub", "cmd/hub-engine"},
 }
@@ -38,7 +38,7 @@ var homes = map[string][]string{
 	"github.com/go-json-experiment/json":  {"internal/wire"},
 	"github.com/gorilla/mux":              {"internal/httpapi"},
 	"github.com/hiddeco/sshsig":           {"internal/gitsync"},
-	"github.com/klauspost/compress":       {"internal/httpapi"},
+	"github.com/klauspost/compress":       {"internal/bench", "internal/httpapi"},
 	"github.com/prometheus/client_golang": {"internal/httpapi"},
 	"github.com/spf13/cobra":              {"cmd/hub"},
 	"golang.org/x/crypto":                 {"internal/gitsync"},

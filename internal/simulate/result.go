@@ -62,7 +62,7 @@ type tally struct {
 
 	statuses [600]int64
 	errors   map[string]int64
-	latency  histogram
+	latency  Histogram
 }
 
 func (t *tally) result(hosts int, elapsed time.Duration) Result {
@@ -72,8 +72,8 @@ func (t *tally) result(hosts int, elapsed time.Duration) Result {
 		Skipped: t.skipped, Bytes: t.bytes,
 		Statuses: make(map[string]int64), Errors: make(map[string]int64),
 		Latency: Latency{
-			P50: t.latency.quantile(0.5), P90: t.latency.quantile(0.9), P99: t.latency.quantile(0.99),
-			P999: t.latency.quantile(0.999), Max: milliseconds(t.latency.max),
+			P50: t.latency.Quantile(0.5), P90: t.latency.Quantile(0.9), P99: t.latency.Quantile(0.99),
+			P999: t.latency.Quantile(0.999), Max: milliseconds(t.latency.Max),
 		},
 	}
 	if elapsed > 0 {
@@ -90,20 +90,30 @@ func (t *tally) result(hosts int, elapsed time.Duration) Result {
 	return r
 }
 
-// histogram counts durations in buckets whose width is 1/64 of their value or
-// less: of each power of two of microseconds, 64.
-type histogram struct {
-	buckets [64 * 40]int64
-	count   int64
-	max     time.Duration
+// Histogram counts durations in buckets whose width is 1/64 of their value or
+// less: of each power of two of microseconds, 64. The zero value is empty.
+type Histogram struct {
+	Buckets [64 * 40]int64
+	Count   int64
+	Max     time.Duration
 }
 
 const bucketBits = 6
 
-func (h *histogram) add(d time.Duration) {
-	h.max = max(h.max, d)
-	h.count++
-	h.buckets[bucketOf(uint64(max(0, d.Microseconds())))]++
+// Add counts one duration.
+func (h *Histogram) Add(d time.Duration) {
+	h.Max = max(h.Max, d)
+	h.Count++
+	h.Buckets[bucketOf(uint64(max(0, d.Microseconds())))]++
+}
+
+// Merge counts all that other counted.
+func (h *Histogram) Merge(other *Histogram) {
+	h.Max = max(h.Max, other.Max)
+	h.Count += other.Count
+	for i, n := range other.Buckets {
+		h.Buckets[i] += n
+	}
 }
 
 func bucketOf(us uint64) int {
@@ -118,15 +128,15 @@ func middle(bucket int) float64 {
 	return float64(low) + float64(uint64(1)<<shift-1)/2
 }
 
-// quantile returns in milliseconds what the share q of durations do not exceed.
-func (h *histogram) quantile(q float64) float64 {
-	rank := int64(math.Ceil(q * float64(h.count)))
-	for bucket, n := range h.buckets {
+// Quantile returns in milliseconds what the share q of durations do not exceed.
+func (h *Histogram) Quantile(q float64) float64 {
+	rank := int64(math.Ceil(q * float64(h.Count)))
+	for bucket, n := range h.Buckets {
 		if rank -= n; rank <= 0 && n > 0 {
-			return min(middle(bucket)/1000, milliseconds(h.max))
+			return min(middle(bucket)/1000, milliseconds(h.Max))
 		}
 	}
-	return milliseconds(h.max)
+	return milliseconds(h.Max)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -322,7 +322,7 @@ func (s *Simulation) settle(p *poster, report []byte, again bool, answer reply, 
 	case acknowledged:
 		t.acknowledged++
 		t.bytes += int64(len(report))
-		t.latency.add(took)
+		t.latency.Add(took)
 		p.pending, p.failures, p.busy = nil, 0, false
 	case err == nil && !keeps(answer.status):
 		t.setAside++

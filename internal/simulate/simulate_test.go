@@ -431,17 +431,17 @@ func TestResultAsJSON(t *testing.T) {
 }
 
 func TestHistogram(t *testing.T) {
-	var h histogram
+	var h Histogram
 	for us := 1; us <= 100_000; us++ {
-		h.add(time.Duration(us) * time.Microsecond)
+		h.Add(time.Duration(us) * time.Microsecond)
 	}
 	for q, want := range map[float64]float64{0.001: 0.1, 0.5: 50, 0.9: 90, 0.99: 99, 0.999: 99.9} {
-		if got := h.quantile(q); math.Abs(got-want) > want/100+0.001 {
+		if got := h.Quantile(q); math.Abs(got-want) > want/100+0.001 {
 			t.Errorf("quantile %v is %v ms, want %v", q, got, want)
 		}
 	}
-	h.add(time.Hour)
-	if got := h.quantile(1); got != milliseconds(time.Hour) {
+	h.Add(time.Hour)
+	if got := h.Quantile(1); got != milliseconds(time.Hour) {
 		t.Errorf("the longest is %v ms", got)
 	}
 }

@@ -1,0 +1,191 @@
+package bench
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"felhom.eu/hub/internal/engine/enginetest"
+	"felhom.eu/hub/internal/wire"
+)
+
+const driveVariable = "HUB_BENCH_TEST_DRIVE"
+
+// TestMain makes the test binary stand in for the agents' process.
+func TestMain(m *testing.M) {
+	if os.Getenv(driveVariable) != "" {
+		if err := DriveChild(context.Background(), os.Stdin, os.Stdout); err != nil {
+			os.Stderr.WriteString(err.Error() + "\n")
+			os.Exit(1)
+		}
+		return
+	}
+	enginetest.Main(m)
+}
+
+func agents() *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), driveVariable+"=1")
+	return cmd
+}
+
+// TestEveryWayOfSending: every report of every encoding over every protocol is
+// acknowledged, and none is taken for a retry of another.
+func TestEveryWayOfSending(t *testing.T) {
+	for _, version := range []int{1, 2} {
+		for _, encoding := range []string{"identity", "gzip", "zstd"} {
+			r, err := Run(t.Context(), Options{Driver: agents, Dir: t.TempDir(), Scenarios: []string{"a", "b", "c"},
+				Connections: 4, Duration: 150 * time.Millisecond, Encoding: encoding, HTTP: version})
+			if err != nil {
+				t.Fatalf("HTTP/%d, %s: %v", version, encoding, err)
+			}
+			for _, row := range r.Rows {
+				if row.Reports == 0 || len(row.Refused) > 0 || row.HubMicros <= 0 || row.P50 <= 0 || row.P50 > row.P999 {
+					t.Errorf("HTTP/%d, %s: %+v", version, encoding, row)
+				}
+				if compressed := row.BodyBytes < 1500; compressed != (encoding != "identity") {
+					t.Errorf("%s: %.0f bytes a body", encoding, row.BodyBytes)
+				}
+			}
+			if len(r.Rows) != 3 || r.Rows[0].OfBare != 1 || r.Rows[2].AboveBare <= 0 {
+				t.Errorf("HTTP/%d, %s: %+v", version, encoding, r.Rows)
+			}
+		}
+	}
+}
+
+// TestUntilAllIsInClickHouse: Run itself counts what is there.
+func TestUntilAllIsInClickHouse(t *testing.T) {
+	enginetest.Need(t)
+	r, err := Run(t.Context(), Options{Driver: agents, Dir: t.TempDir(), Launcher: enginetest.Launcher(t), Scenarios: []string{"d", "rate", "memory", "backlog"},
+		Connections: 4, Duration: 1500 * time.Millisecond, Rate: 50, Backlog: 300})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range r.Rows {
+		if row.InDatabase == 0 || row.PerSecond <= 0 || row.HubMicros <= 0 || row.EngineUS <= 0 || len(row.Refused) > 0 {
+			t.Errorf("%+v", row)
+		}
+		if row.Scenario == "memory" && row.MaxMiB <= 0 {
+			t.Errorf("no memory was seen: %+v", row)
+		}
+	}
+	if len(r.Rows) != 5 {
+		t.Errorf("%d rows", len(r.Rows))
+	}
+}
+
+// TestAStallCountsForAllWhoWait: with a rate, latency is from when a report was
+// to be sent. One stall of 300 ms falls on one request, and on the 30 that could
+// not be sent meanwhile.
+func TestAStallCountsForAllWhoWait(t *testing.T) {
+	var n atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if n.Add(1) == 1 {
+			time.Sleep(300 * time.Millisecond)
+		}
+	}))
+	defer server.Close()
+	o, err := Drive(t.Context(), Load{Address: server.Listener.Addr().String(), HTTP: 1, Encoding: "identity", Hosts: 2, Connections: 1, Rate: 100, Count: 40},
+		func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Acknowledged != 40 || o.Latency.Quantile(0.5) < 50 {
+		t.Errorf("%d acknowledged, p50 %.1f ms", o.Acknowledged, o.Latency.Quantile(0.5))
+	}
+}
+
+// TestRefusalsAreCounted: a status, and a connection that was cut.
+func TestRefusalsAreCounted(t *testing.T) {
+	var n atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch n.Add(1) {
+		case 1:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case 2:
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	defer server.Close()
+	o, err := Drive(t.Context(), Load{Address: server.Listener.Addr().String(), HTTP: 1, Encoding: "identity", Hosts: 1, Connections: 1, Count: 5},
+		func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Acknowledged != 3 || o.Refused["503"] != 1 || o.Refused[noAnswer] != 1 {
+		t.Errorf("%d acknowledged, refused %v", o.Acknowledged, o.Refused)
+	}
+}
+
+func TestNobodyListens(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+	_, err = Drive(t.Context(), Load{Address: l.Addr().String(), HTTP: 1, Encoding: "identity", Hosts: 1, Connections: 1, Count: 1}, func() error { return nil })
+	if err == nil {
+		t.Error("no error without a hub")
+	}
+}
+
+// TestReportsAreRealisticAndDistinct holds the load to what the figures claim.
+func TestReportsAreRealisticAndDistinct(t *testing.T) {
+	seen := map[string]bool{}
+	size := 0
+	for h := range 100 {
+		a, err := newAgent(Load{Seed: "s"}, h, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			body := a.body()
+			report, err := wire.DecodeReport(body, time.Now())
+			if err != nil || report.HostID != hostID(h) || len(report.Rejected) > 0 || seen[string(body)] {
+				t.Fatalf("%v, seen before: %t\n%s", err, seen[string(body)], body)
+			}
+			seen[string(body)] = true
+			size += len(body)
+		}
+	}
+	if mean := size / len(seen); mean < 2400 || mean > 2900 {
+		t.Errorf("a report has %d bytes", mean)
+	}
+}
+
+// BenchmarkIngest measures a, b and c with the agents in a process of their own;
+// of-bare is the share of a's reports a second, in the same run.
+func BenchmarkIngest(b *testing.B) {
+	var bare, bareAllocs float64
+	for _, s := range steps {
+		b.Run(s.what, func(b *testing.B) {
+			run := &bench{o: Options{Driver: agents, HTTP: 1, Encoding: "identity"}, seed: "bench"}
+			l := run.load(0, 0, DefaultConnections)
+			l.Count = int64(b.N)
+			sum := newSum(s.scenario, s.what, l)
+			b.ResetTimer()
+			if err := run.onSite(b.Context(), s, l, b.TempDir(), sum); err != nil {
+				b.Fatal(err)
+			}
+			row := sum.row()
+			if s.scenario == "a" {
+				bare, bareAllocs = row.PerSecond, row.Allocs
+			}
+			b.ReportMetric(0, "ns/op") // making the reports and the fleet is in it
+			b.ReportMetric(row.PerSecond, "reports/s")
+			b.ReportMetric(row.PerSecond/bare, "of-bare")
+			b.ReportMetric(row.HubMicros, "hub-µs")
+			b.ReportMetric(row.Allocs-bareAllocs, "allocs-above-bare")
+			b.ReportMetric(row.P99, "p99-ms")
+		})
+	}
+}
