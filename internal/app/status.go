@@ -68,6 +68,9 @@ func (a *App) readiness() readiness {
 	if sp.Refusing != "" {
 		d.Problems = append(d.Problems, "the spool refuses reports: "+sp.Refusing)
 	}
+	if w := a.tlsWarning(); w != "" {
+		d.Warnings = append(d.Warnings, w)
+	}
 	for _, w := range []struct {
 		is   bool
 		text string

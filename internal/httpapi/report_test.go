@@ -221,7 +221,7 @@ func zstandard(t testing.TB, window int, parts ...[]byte) []byte {
 	return b.Bytes()
 }
 
-func TestBodies(t *testing.T) {
+func TestBadInputCompressed(t *testing.T) {
 	f := serve(t)
 	const limit = 4 << 20
 	exact, over := padded(limit), padded(limit+1)
@@ -311,7 +311,7 @@ func TestBlockedCustomer(t *testing.T) {
 	}
 }
 
-func TestConcurrentRetriesAreOneRow(t *testing.T) {
+func TestI17_ConcurrentRetriesAreOneRow(t *testing.T) {
 	f := serve(t)
 	var all sync.WaitGroup
 	for range 40 {
@@ -328,7 +328,7 @@ func TestConcurrentRetriesAreOneRow(t *testing.T) {
 	}
 }
 
-func TestARetryIsRecognisedAfterARestart(t *testing.T) {
+func TestI17_ARetryIsRecognisedAfterARestart(t *testing.T) {
 	dir, keys := t.TempDir(), map[string]hub.Secret{}
 	same := func(s *settings) { s.dir, s.keys = dir, keys }
 	var seen hub.Receipt
