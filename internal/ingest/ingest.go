@@ -59,6 +59,7 @@ type Acceptor struct {
 	turns  *fair.Shares // of reports being decoded and written, by customer
 
 	nearlyFull func() bool
+	progress   progress
 
 	hosts     *limiters
 	customers *limiters
@@ -275,6 +276,8 @@ func (a *Acceptor) append(ctx context.Context, host *hub.Host, key hub.Key, body
 	if len(body) > largeBody && a.nearlyFull() {
 		return hub.Receipt{}, errNearlyFull
 	}
+	a.progress.begin(a.now())
+	defer func() { a.progress.end(a.now()) }()
 	receipts, err := a.spool.Append(context.WithoutCancel(ctx), spool.Record{
 		Kind: hub.KindHostReport, HostID: host.ID, CustomerID: host.Customer, KeyID: keyName(key), Body: body,
 	})

@@ -233,7 +233,7 @@ func TestTheFleetInForceDecides(t *testing.T) {
 	}
 }
 
-func TestRetries(t *testing.T) {
+func TestI17_EightReportsOfAHostAreRemembered(t *testing.T) {
 	f := newFixture(t)
 	send := func(host string, n int) bool {
 		t.Helper()
@@ -271,7 +271,7 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-func TestConcurrentDuplicatesShareTheFirstsFate(t *testing.T) {
+func TestI17_ConcurrentDuplicatesShareTheFirstsFate(t *testing.T) {
 	for _, failure := range []error{nil, &hub.Error{Code: hub.Unavailable, Reason: "disk_failed", Message: "no"}} {
 		t.Run(fmt.Sprint(failure), func(t *testing.T) {
 			f := newFixture(t)

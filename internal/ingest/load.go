@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
@@ -46,4 +47,37 @@ func (a *Acceptor) turn(ctx context.Context, key hub.Key) (done func(), err erro
 		}
 	}
 	return func() { a.turns.Give(customer, 1) }, nil
+}
+
+// progress tells a disk that is slow from one that does not answer.
+type progress struct {
+	mu      sync.Mutex
+	waiting int       // reports that the spool has and did not answer for
+	at      time.Time // of the last answer, or when the first of them came
+}
+
+func (p *progress) begin(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting++; p.waiting == 1 {
+		p.at = now
+	}
+}
+
+func (p *progress) end(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting--
+	p.at = now
+}
+
+// Stalled returns for how long reports have waited without the spool answering for
+// any of them; 0 where none waits (I16).
+func (a *Acceptor) Stalled() time.Duration {
+	a.progress.mu.Lock()
+	defer a.progress.mu.Unlock()
+	if a.progress.waiting == 0 {
+		return 0
+	}
+	return max(0, a.now().Sub(a.progress.at))
 }
