@@ -233,11 +233,11 @@ func (a *Acceptor) admitHost(host *hub.Host) error {
 // Accept has returned, whatever becomes of ctx: a client that goes away while
 // its report is written will find it accepted when it comes again.
 func (a *Acceptor) Accept(ctx context.Context, key hub.Key, body []byte) (envelope []byte, retry bool, err error) {
-	done, err := a.turn(ctx, key)
+	share, err := a.turn(ctx, key)
 	if err != nil {
 		return nil, false, err
 	}
-	defer done()
+	defer a.turns.Give(share, 1)
 	report, err := wire.DecodeReport(body, a.now())
 	if err != nil {
 		return nil, false, err

@@ -29,10 +29,9 @@ var (
 		Message: "the spool is nearly full: only reports of at most 256 KiB are taken", Retry: time.Minute}
 )
 
-// turn waits for a turn of the key's customer; call done after it. A customer
+// turn waits for a turn of the key's customer, which must be given back. A customer
 // that sends more than the hub can take waits in its own line (I22).
-func (a *Acceptor) turn(ctx context.Context, key hub.Key) (done func(), err error) {
-	customer := ""
+func (a *Acceptor) turn(ctx context.Context, key hub.Key) (customer string, err error) {
 	if host, ok := a.fleets.Current().Enrolled(key.Owner.Name); ok && key.Owner.Kind == hub.OwnerHost {
 		customer = host.Customer
 	}
@@ -41,12 +40,12 @@ func (a *Acceptor) turn(ctx context.Context, key hub.Key) (done func(), err erro
 		defer cancel()
 		switch err := a.turns.Wait(waiting, customer); {
 		case ctx.Err() != nil && err != nil:
-			return nil, errNotWaited
+			return "", errNotWaited
 		case err != nil:
-			return nil, errNoTurn
+			return "", errNoTurn
 		}
 	}
-	return func() { a.turns.Give(customer, 1) }, nil
+	return customer, nil
 }
 
 // progress tells a disk that is slow from one that does not answer.
