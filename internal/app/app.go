@@ -25,6 +25,7 @@ import (
 	"syscall"
 	"time"
 
+	"felhom.eu/hub/internal/certs"
 	"felhom.eu/hub/internal/clickhouse"
 	"felhom.eu/hub/internal/config"
 	"felhom.eu/hub/internal/control"
@@ -72,6 +73,7 @@ type App struct {
 	db       *clickhouse.DB
 	shipper  *ship.Shipper
 	watch    *deadman.Switch
+	certs    *certs.Pair // nil: listen is plain HTTP
 	server   *httpapi.Server
 
 	readyAt   atomic.Pointer[time.Time] // since when reports can be accepted
@@ -141,6 +143,7 @@ func (a *App) openIngest() error {
 	journal := &journal{}
 	a.acceptor = ingest.New(ingest.Options{
 		Fleets: current(func() *hub.Fleet { return a.roster.Current() }), Spool: journal,
+		NearlyFull:   func() bool { return journal.Stats().NearlyFull },
 		PollInterval: a.cfg.Ingest.PollInterval,
 		HostRate:     float64(a.cfg.Ingest.HostRate), CustomerRate: float64(a.cfg.Ingest.CustomerRate),
 		Logger: a.log.With("part", "ingest"),
@@ -193,14 +196,18 @@ func (a *App) openServer(version string) (err error) {
 	if err != nil {
 		return err
 	}
+	tlsConfig, err := a.openTLS()
+	if err != nil {
+		return err
+	}
 	a.server, err = httpapi.New(httpapi.Options{
-		Listen: a.cfg.Listen, AdminListen: a.cfg.AdminListen, ControlSocket: control.Path(a.cfg.DataDir),
+		Listen: a.cfg.Listen, TLS: tlsConfig, AdminListen: a.cfg.AdminListen, ControlSocket: control.Path(a.cfg.DataDir),
 		Reports: a.acceptor, Minter: minter,
 		Ready: a.ready, FleetStatus: func() any { return a.fleetStatus() }, Webhook: webhook,
 		Status:         func(owner string) (any, error) { return a.status(version, owner) },
 		Accept:         a.accept,
 		MaxConnections: a.cfg.Ingest.MaxConnections, MaxInFlightBytes: int64(a.cfg.Ingest.MaxInFlightBytes),
-		Metrics: append(a.metrics(version), a.controlMetrics()...), Logger: a.log.With("part", "http"),
+		Metrics: append(a.metrics(version), append(a.controlMetrics(), a.tlsMetrics()...)...), Logger: a.log.With("part", "http"),
 	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w; stop what listens there, or choose another address", err)

@@ -170,7 +170,7 @@ func TestRemoteAwayAtStart(t *testing.T) {
 	r.eventually("the error in the status", func() bool { return r.fleetStatus().LastError != "" })
 }
 
-func TestNoFleetIs503(t *testing.T) {
+func TestI16_NoFleetIsNotReady(t *testing.T) {
 	s := newSite(t)
 	s.cfg.Fleet.Branch = "nowhere"
 	r := s.start()
@@ -264,7 +264,7 @@ func TestMint(t *testing.T) {
 	})
 }
 
-func TestClickHouseAwayForAWhile(t *testing.T) {
+func TestI16_ClickHouseAwayIsStillReady(t *testing.T) {
 	s := newSite(t)
 	host := s.enroll("acme", false)
 	s.push("host")
@@ -292,7 +292,7 @@ func TestClickHouseAwayForAWhile(t *testing.T) {
 
 // An engine that hangs holds no stop up (start's stop measures), and what it did
 // not take is not lost.
-func TestStopWhileTheEngineHangs(t *testing.T) {
+func TestI21_StopWhileTheEngineHangs(t *testing.T) {
 	s := newSite(t)
 	host := s.enroll("acme", false)
 	s.push("host")

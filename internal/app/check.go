@@ -18,7 +18,7 @@ import (
 
 // Finding is what a check found out about one part of a configuration.
 type Finding struct {
-	Area    string `json:"area"` // data_dir, identities, fleet, clickhouse
+	Area    string `json:"area"` // data_dir, identities, fleet, clickhouse, tls
 	OK      bool   `json:"ok"`
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
@@ -29,7 +29,7 @@ type Finding struct {
 // data_dir, where it keeps a mirror of its own that it removes again; and it
 // starts the embedded engine for a moment where no hub runs.
 func Check(ctx context.Context, cfg *config.Config, launcher string) []Finding {
-	return []Finding{
+	findings := []Finding{
 		finding("data_dir", func() (string, error) { return cfg.DataDir, privateDir(cfg.DataDir) }),
 		finding("identities", func() (string, error) {
 			ids, err := seal.ReadIdentities(cfg.Fleet.IdentityFiles...)
@@ -41,6 +41,10 @@ func Check(ctx context.Context, cfg *config.Config, launcher string) []Finding {
 		finding("fleet", func() (string, error) { return checkFleet(ctx, cfg) }),
 		finding("clickhouse", func() (string, error) { return checkDatabase(ctx, cfg, launcher) }),
 	}
+	if cfg.TLS.CertFile != "" {
+		findings = append(findings, finding("tls", func() (string, error) { return checkTLS(cfg.TLS, time.Now()) }))
+	}
+	return findings
 }
 
 func finding(area string, check func() (string, error)) Finding {

@@ -18,8 +18,8 @@ const module = "felhom.eu/hub"
 // layers is the law of imports: a package imports packages of lower layers
 // only. Tests may import what they like.
 var layers = [][]string{
-	{"internal/hub", "internal/logtest"},
-	{"internal/annotate", "internal/control", "internal/engine", "internal/gitsync", "internal/seal", "internal/spool", "internal/wire", "internal/yamlfile"},
+	{"internal/fair", "internal/hub", "internal/logtest"},
+	{"internal/annotate", "internal/certs", "internal/control", "internal/engine", "internal/gitsync", "internal/seal", "internal/spool", "internal/wire", "internal/yamlfile"},
 	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/fleetfile"},
 	{"internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
 	{"internal/app", "internal/bench"},

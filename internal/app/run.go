@@ -33,6 +33,9 @@ func (a *App) Start(ctx context.Context) error {
 	a.server.Start()
 	a.working.Go(func() { a.roster.Run(working) })
 	a.working.Go(func() { a.followReadiness(working) })
+	if a.certs != nil {
+		a.working.Go(func() { a.certs.Run(working) })
+	}
 	a.working.Go(func() {
 		if a.startDatabase(working) != nil {
 			return

@@ -46,6 +46,9 @@ type switchDetail struct {
 	HeldSince  time.Time `json:"held_since,omitzero"`
 }
 
+// stalledAfter is longer than a disk that works keeps a report waiting.
+const stalledAfter = 10 * time.Second
+
 // ready tells whether a report sent now would be acknowledged.
 func (a *App) ready() (bool, any) {
 	d := a.readiness()
@@ -67,6 +70,12 @@ func (a *App) readiness() readiness {
 	}
 	if sp.Refusing != "" {
 		d.Problems = append(d.Problems, "the spool refuses reports: "+sp.Refusing)
+	}
+	if waited := a.acceptor.Stalled(); waited > stalledAfter {
+		d.Problems = append(d.Problems, "the disk has taken no report for "+waited.Round(time.Second).String()+", and some wait")
+	}
+	if w := a.tlsWarning(); w != "" {
+		d.Warnings = append(d.Warnings, w)
 	}
 	for _, w := range []struct {
 		is   bool

@@ -34,12 +34,19 @@ type Config struct {
 	Listen      string     `yaml:"listen" doc:"address for agents"`
 	AdminListen string     `yaml:"admin_listen" doc:"address for health, metrics, pprof and fleet status; never public"`
 	DataDir     string     `yaml:"data_dir" doc:"spool, git mirror and embedded engine; 0700, one hub per directory"`
+	TLS         TLS        `yaml:"tls"`
 	Fleet       Fleet      `yaml:"fleet"`
 	ClickHouse  ClickHouse `yaml:"clickhouse"`
 	Ingest      Ingest     `yaml:"ingest"`
 	Spool       Spool      `yaml:"spool"`
 	Monitor     Monitor    `yaml:"monitor"`
 	Log         Log        `yaml:"log"`
+}
+
+// TLS makes listen speak HTTPS, with HTTP/2. Both files or none.
+type TLS struct {
+	CertFile string `yaml:"cert_file" doc:"certificate of listen with its chain, PEM; read again when it is replaced; empty: plain HTTP"`
+	KeyFile  string `yaml:"key_file" doc:"its private key, PEM; not readable for others"`
 }
 
 // Fleet says where identity lives.
@@ -86,10 +93,10 @@ type Retention struct {
 // Ingest bounds what agents may do.
 type Ingest struct {
 	PollInterval     time.Duration `yaml:"poll_interval" doc:"the reporting interval that agents are told"`
-	HostRate         yamlfile.Rate `yaml:"host_rate" doc:"reports of one host, over it 429; 0: no limit"`
-	CustomerRate     yamlfile.Rate `yaml:"customer_rate" doc:"reports of one customer's hosts together, over it 429; 0: no limit"`
+	HostRate         yamlfile.Rate `yaml:"host_rate" doc:"reports of one host, over it 429; bursts of twice as many. 10/s is 9,000 times what a host sends every 15 minutes: it stops loops, and no host that catches up. 0: no limit"`
+	CustomerRate     yamlfile.Rate `yaml:"customer_rate" doc:"reports of one customer's hosts together, over it 429; bursts of twice as many. 2000/s is what 1.8 million hosts send every 15 minutes, or 4,000 hosts that come back at once. 0: no limit"`
 	MaxConnections   int           `yaml:"max_connections" doc:"connections on listen, over it 503"`
-	MaxInFlightBytes yamlfile.Size `yaml:"max_in_flight_bytes" doc:"request bodies in memory, over it 503"`
+	MaxInFlightBytes yamlfile.Size `yaml:"max_in_flight_bytes" doc:"request bodies in memory, over it 503; one customer's may take no more than is left for the others; at least 32MiB"`
 }
 
 // Spool bounds the disk that acknowledged reports may take.
@@ -300,6 +307,12 @@ func (c *Config) check(doc *yamlfile.Document) []hub.Problem {
 		wrong("fleet.signing_key_file", "it is empty, but fleet.mint commits and fleet.allowed_signers_file wants every commit signed",
 			"make an SSH key (ssh-keygen -t ed25519 -N ''), name it here and its public half in the allowed signers, or set fleet.mint: off")
 	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		wrong("tls", "cert_file and key_file go together", "name both, or neither for plain HTTP")
+	}
+	if c.Ingest.MaxInFlightBytes < minInFlight {
+		wrong("ingest.max_in_flight_bytes", fmt.Sprintf("%s is too small", c.Ingest.MaxInFlightBytes), "at least 32MiB: one report may need a good part of it")
+	}
 	if c.Ingest.MaxConnections < 1 {
 		wrong("ingest.max_connections", "it must be at least 1", "")
 	}
@@ -309,11 +322,14 @@ func (c *Config) check(doc *yamlfile.Document) []hub.Problem {
 	return problems
 }
 
-const minSpool = 64 << 20
+const (
+	minSpool    = 64 << 20
+	minInFlight = 32 << 20
+)
 
 // resolvePaths makes every path absolute, from the configuration's folder.
 func (c *Config) resolvePaths(dir string) error {
-	paths := []*string{&c.DataDir, &c.Fleet.CredentialsFile, &c.Fleet.KnownHostsFile, &c.Fleet.CAFile,
+	paths := []*string{&c.DataDir, &c.TLS.CertFile, &c.TLS.KeyFile, &c.Fleet.CredentialsFile, &c.Fleet.KnownHostsFile, &c.Fleet.CAFile,
 		&c.Fleet.WebhookSecretFile, &c.Fleet.AllowedSignersFile, &c.Fleet.RevokedSignersFile, &c.Fleet.SigningKeyFile,
 		&c.ClickHouse.PasswordFile, &c.ClickHouse.Embedded.Library}
 	for i := range c.Fleet.IdentityFiles {

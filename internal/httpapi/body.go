@@ -9,12 +9,12 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
+	"felhom.eu/hub/internal/fair"
 	"felhom.eu/hub/internal/hub"
 )
 
@@ -34,16 +34,16 @@ var (
 	errTransfer = &hub.Error{Code: hub.Invalid, Reason: "bad_transfer", Message: "the body's transfer encoding is damaged"}
 	errSlow     = &hub.Error{Code: hub.Timeout, Reason: "incomplete", Message: "the body did not arrive whole and in time"}
 	errBusy     = &hub.Error{Code: hub.Unavailable, Reason: "in_flight",
-		Message: "the hub holds as many bodies as it may", Retry: time.Second}
+		Message: "the hub holds as many bodies as it may, in all or of this customer", Retry: time.Second}
 )
 
-// bodies reads request bodies within one budget of memory. A buffer grows as
-// its bytes come in, so that announcing much and sending little costs little.
+// bodies reads request bodies within one budget of memory, of which each customer
+// has a fair share. A buffer grows as its bytes come in, so that announcing much
+// and sending little costs little.
 type bodies struct {
-	budget int64
-	used   atomic.Int64
-	pool   sync.Pool // of []byte, by pointer
-	gzips  sync.Pool // of *gzip.Reader
+	memory *fair.Shares // bytes, by customer
+	pool   sync.Pool    // of []byte, by pointer
+	gzips  sync.Pool    // of *gzip.Reader
 	zstd   *zstd.Decoder
 }
 
@@ -56,19 +56,20 @@ func newBodies(budget int64) (*bodies, error) {
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w", err)
 	}
-	return &bodies{budget: budget, zstd: decoder}, nil
+	return &bodies{memory: fair.New(budget), zstd: decoder}, nil
 }
 
 // body is a request's body, decompressed. Release gives its memory back.
 type body struct {
 	bytes    []byte
 	owner    *bodies
+	customer string // whose share of the memory it takes; "" is global keys'
 	reserved int64
 }
 
-// read returns the body of a request, of at most limit bytes before and after
-// decompression. Release what it returns also with an error.
-func (b *bodies) read(r *http.Request, limit int) (*body, error) {
+// read returns the body of a customer's request, of at most limit bytes before
+// and after decompression. Release what it returns also with an error.
+func (b *bodies) read(r *http.Request, customer string, limit int) (*body, error) {
 	encoding, err := contentEncoding(r.Header["Content-Encoding"])
 	if err == nil && r.ContentLength > int64(limit) {
 		err = errTooLarge
@@ -77,7 +78,7 @@ func (b *bodies) read(r *http.Request, limit int) (*body, error) {
 		drain(r, limit)
 		return nil, err
 	}
-	sent := &body{owner: b}
+	sent := &body{owner: b, customer: customer}
 	if err := sent.fill(r.Body, limit); err != nil {
 		if errors.Is(err, errTooLarge) {
 			drain(r, limit)
@@ -88,7 +89,7 @@ func (b *bodies) read(r *http.Request, limit int) (*body, error) {
 		return sent, nil
 	}
 	defer sent.release()
-	plain := &body{owner: b}
+	plain := &body{owner: b, customer: customer}
 	if encoding == "gzip" {
 		err = b.gunzip(plain, sent.bytes, limit)
 	} else {
@@ -172,8 +173,7 @@ func (b *body) grow(most int) error {
 }
 
 func (b *body) reserve(n int64) error {
-	if b.owner.used.Add(n) > b.owner.budget {
-		b.owner.used.Add(-n)
+	if !b.owner.memory.Take(b.customer, n) {
 		return errBusy
 	}
 	b.reserved += n
@@ -182,7 +182,7 @@ func (b *body) reserve(n int64) error {
 
 func (b *body) unreserve(n int64) {
 	b.reserved -= n
-	b.owner.used.Add(-n)
+	b.owner.memory.Give(b.customer, n)
 }
 
 // release gives the memory back. A nil body has none.

@@ -35,7 +35,7 @@ func (s *Server) controlStatus(r *http.Request) reply {
 
 // controlAccept brings a revision in force that was held.
 func (s *Server) controlAccept(r *http.Request) reply {
-	body, err := s.bodies.read(r, maxControlBytes)
+	body, err := s.bodies.read(r, "", maxControlBytes)
 	defer body.release()
 	if err != nil {
 		return operatorFailure(err)

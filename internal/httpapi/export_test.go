@@ -8,4 +8,4 @@ func NewWithTimeouts(o Options, header, read time.Duration) (*Server, error) {
 }
 
 // InFlight returns the bytes reserved for bodies.
-func (s *Server) InFlight() int64 { return s.bodies.used.Load() }
+func (s *Server) InFlight() int64 { return s.bodies.memory.Used() }

@@ -28,6 +28,7 @@ const goldenHost = "acme-5f2c9a1e"
 type fixture struct {
 	*httpapi.Server
 	t        testing.TB
+	dir      string // of the spool
 	fleet    *hub.Fleet
 	spool    *faultySpool
 	acceptor *ingest.Acceptor
@@ -43,6 +44,7 @@ type settings struct {
 	dir          string
 	keys         map[string]hub.Secret
 	maxBytes     int64 // of the spool
+	wrap         func(*faultySpool) *slowDisk
 }
 
 // faultySpool is the real spool, until it is told to fail.
@@ -99,7 +101,7 @@ func serve(t testing.TB, change ...func(*settings)) *fixture {
 	for _, c := range change {
 		c(&s)
 	}
-	f.keys = s.keys
+	f.keys, f.dir = s.keys, s.dir
 	f.fleet = f.makeFleet(false)
 
 	var recovered []spool.Entry
@@ -112,6 +114,9 @@ func serve(t testing.TB, change ...func(*settings)) *fixture {
 	}
 	f.spool = &faultySpool{Spool: disk}
 	s.ingest.Spool = f.spool
+	if s.wrap != nil {
+		s.ingest.Spool = s.wrap(f.spool)
+	}
 	f.acceptor = ingest.New(s.ingest)
 	for _, e := range recovered {
 		f.acceptor.Recover(e)
@@ -167,8 +172,8 @@ func (f *fixture) makeFleet(blocked bool) *hub.Fleet {
 	golden.Keys = append(golden.Keys, key("expired", hub.HostOwner(goldenHost), "k0", time.Now().Add(-time.Hour)))
 	fleet, err := hub.NewFleet(hub.FleetSpec{
 		Keys:      []hub.Key{key("fleet", hub.FleetOwner(), "g1", time.Time{})},
-		Customers: []*hub.Customer{{Name: "acme", Blocked: blocked, Keys: []hub.Key{key("customer/acme", hub.CustomerOwner("acme"), "c1", time.Time{})}}},
-		Hosts:     []*hub.Host{golden, host("acme-2", "acme", hub.Paused), host("acme-3", "acme", hub.Retired), host("acme-4", "acme", hub.Active)},
+		Customers: []*hub.Customer{{Name: "globex"}, {Name: "acme", Blocked: blocked, Keys: []hub.Key{key("customer/acme", hub.CustomerOwner("acme"), "c1", time.Time{})}}},
+		Hosts:     []*hub.Host{golden, host("acme-2", "acme", hub.Paused), host("acme-3", "acme", hub.Retired), host("acme-4", "acme", hub.Active), host("globex-1", "globex", hub.Active)},
 	})
 	if err != nil {
 		f.t.Fatal(err)

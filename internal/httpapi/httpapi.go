@@ -35,8 +35,9 @@ type Reports interface {
 	// Identify finds the key of an Authorization header. With an error, the key
 	// is the one refused, where it is known.
 	Identify(authorization string, from netip.Addr) (hub.Key, error)
-	// Admit says whether the key may report, and so often.
-	Admit(key hub.Key) error
+	// Admit says whether the key may report, and so often, and for which customer;
+	// "" for a global key.
+	Admit(key hub.Key) (customer string, err error)
 	// Accept returns the reply once the report is durable; body is the caller's
 	// again after the return.
 	Accept(ctx context.Context, key hub.Key, body []byte) (envelope []byte, retry bool, err error)
@@ -100,6 +101,10 @@ const (
 	// together they are 16 KiB.
 	maxHeaderBytes = 12 << 10
 
+	// bufferedHTTP2 is what a connection may send before anyone reads it, and
+	// before its key is known: the least that HTTP/2 allows.
+	bufferedHTTP2 = 64 << 10
+
 	defaultConnections = 4096
 	defaultInFlight    = 256 << 20
 )
@@ -160,7 +165,9 @@ func newServer(o Options, t timeouts) (*Server, error) {
 	limited.refused = func() { s.metrics.count("-", http.StatusServiceUnavailable, "connections") }
 	s.public.listener = limited
 	if o.TLS != nil {
-		s.public.listener = tls.NewListener(limited, o.TLS)
+		secure := o.TLS.Clone()
+		secure.NextProtos = []string{"h2", "http/1.1"}
+		s.public.listener = tls.NewListener(limited, secure)
 	}
 
 	slow := timeouts{t.header, t.read, 5 * time.Minute, t.idle} // a profile takes its time, and so does a pull
@@ -207,9 +214,21 @@ func (s *Server) newHTTPServer(h http.Handler, t timeouts) *http.Server {
 		Handler:           h,
 		ReadHeaderTimeout: t.header, ReadTimeout: t.read, WriteTimeout: t.write, IdleTimeout: t.idle,
 		MaxHeaderBytes:               maxHeaderBytes,
+		Protocols:                    protocols(),
+		HTTP2:                        &http.HTTP2Config{MaxReceiveBufferPerConnection: bufferedHTTP2, MaxReceiveBufferPerStream: bufferedHTTP2},
 		DisableGeneralOptionsHandler: true, // OPTIONS * is a method like any other
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+}
+
+// protocols are HTTP/1.1 and HTTP/2, the latter also in the clear, for proxies
+// that end TLS.
+func protocols() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(true)
+	return p
 }
 
 // Addr returns the address on which agents are served.

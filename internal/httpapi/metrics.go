@@ -41,7 +41,7 @@ func newMetrics(others []Metric, connections *connectionLimit, bodies *bodies) (
 	}
 	others = append([]Metric{
 		{Name: "hub_connections", Help: "Open connections on listen.", Value: func() float64 { return float64(connections.open.Load()) }},
-		{Name: "hub_in_flight_bytes", Help: "Memory of request bodies, in bytes.", Value: func() float64 { return float64(bodies.used.Load()) }},
+		{Name: "hub_in_flight_bytes", Help: "Memory of request bodies, in bytes.", Value: func() float64 { return float64(bodies.memory.Used()) }},
 	}, others...)
 	all := []prometheus.Collector{
 		m.replies, m.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),

@@ -48,13 +48,14 @@ func notFound(*http.Request) reply {
 // hostReport takes the report of a host.
 func (s *Server) hostReport(r *http.Request) reply {
 	key, err := s.authorise(r)
+	customer := ""
 	if err == nil {
-		err = s.o.Reports.Admit(key)
+		customer, err = s.o.Reports.Admit(key)
 	}
 	if err != nil {
 		return s.refuse(r, key, err)
 	}
-	body, err := s.bodies.read(r, maxReportBytes)
+	body, err := s.bodies.read(r, customer, maxReportBytes)
 	defer body.release()
 	if err != nil {
 		return s.refuse(r, key, err)
@@ -90,7 +91,7 @@ func (s *Server) mint(r *http.Request) reply {
 	if err != nil {
 		return s.refuse(r, key, err)
 	}
-	body, err := s.bodies.read(r, maxMintBytes)
+	body, err := s.bodies.read(r, "", maxMintBytes)
 	defer body.release()
 	if err != nil {
 		return s.refuse(r, key, err)

@@ -99,7 +99,7 @@ func TestSlowClients(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreBounded(t *testing.T) {
+func TestI18_ConnectionsAreBounded(t *testing.T) {
 	f := serve(t, func(s *settings) { s.http.MaxConnections = 2 })
 	first, second := f.raw(""), f.raw("")
 	eventually(t, "two connections are counted", func() bool { return f.metric("hub_connections") == "2" })
@@ -121,8 +121,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 	})
 }
 
-func TestBodiesInFlightAreBounded(t *testing.T) {
-	f := serve(t, func(s *settings) { s.http.MaxInFlightBytes = 128 << 10 })
+func TestI18_BodiesInFlightAreBounded(t *testing.T) {
+	f := serve(t, func(s *settings) { s.http.MaxInFlightBytes = 256 << 10 })
 	slow := f.raw(f.head("fleet", "Content-Length: 60000") + strings.Repeat(" ", 40_000))
 	eventually(t, "a slow body is held", func() bool { return f.InFlight() == 64<<10 })
 	if a := f.send(request{key: "fleet", body: report(goldenHost, 1)}); a.status != 200 {
@@ -165,14 +165,14 @@ type panicking struct{ with func(body []byte) any }
 
 func (panicking) Ready() error                                 { return nil }
 func (panicking) Identify(string, netip.Addr) (hub.Key, error) { return hub.Key{ID: "k1"}, nil }
-func (panicking) Admit(hub.Key) error                          { return nil }
+func (panicking) Admit(hub.Key) (string, error)                { return "", nil }
 func (panicking) Refused(hub.Key, error)                       {}
 func (panicking) Failed(_ netip.Addr, err error) error         { return err }
 func (p panicking) Accept(_ context.Context, _ hub.Key, body []byte) ([]byte, bool, error) {
 	panic(p.with(body))
 }
 
-func TestPanicsAreContained(t *testing.T) {
+func TestI23_PanicsAreContainedAndTellNothing(t *testing.T) {
 	for name, with := range map[string]func([]byte) any{
 		"text":  func(b []byte) any { return string(b) },
 		"error": func(b []byte) any { return errors.New(string(b)) },
@@ -284,7 +284,7 @@ func (w waiting) Accept(context.Context, hub.Key, []byte) ([]byte, bool, error) 
 	return []byte("{}\n"), false, nil
 }
 
-func TestStopFinishesWhatItBegan(t *testing.T) {
+func TestI21_StopFinishesWhatItBegan(t *testing.T) {
 	w := waiting{entered: make(chan struct{}), leave: make(chan struct{})}
 	f := serve(t, func(s *settings) { s.http.Reports = w })
 	reply := make(chan string, 1)
@@ -333,7 +333,7 @@ func newRecorder() *recorder               { return &recorder{header: http.Heade
 func (r *recorder) Header() http.Header    { return r.header }
 func (r *recorder) WriteHeader(status int) { r.status = status }
 
-func TestStopIsBounded(t *testing.T) {
+func TestI21_StopIsBounded(t *testing.T) {
 	w := waiting{entered: make(chan struct{}), leave: make(chan struct{})}
 	f := serve(t, func(s *settings) { s.http.Reports = w })
 	go func() { _, _ = f.try(request{key: "fleet", body: report(goldenHost, 1)}) }()

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"felhom.eu/hub/internal/fair"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/spool"
 	"felhom.eu/hub/internal/wire"
@@ -42,17 +43,24 @@ type Options struct {
 	PollInterval time.Duration    // told to agents
 	HostRate     float64          // reports of one host per second, bursts of twice that; 0: no limit
 	CustomerRate float64          // the same for all hosts of a customer together
+	NearlyFull   func() bool      // is the last of the spool left to small reports? nil: never
+	MaxTurns     int              // reports decoded and written at one time, a customer's at most half of them; 0: 256
 	Now          func() time.Time // nil: time.Now
 	Logger       *slog.Logger     // nil: discard
 }
 
 // Acceptor takes reports. It is safe for concurrent use.
 type Acceptor struct {
-	fleets    Fleets
-	spool     Spool
-	now       func() time.Time
-	log       *slog.Logger
-	recent    *recent
+	fleets Fleets
+	spool  Spool
+	now    func() time.Time
+	log    *slog.Logger
+	recent *recent
+	turns  *fair.Shares // of reports being decoded and written, by customer
+
+	nearlyFull func() bool
+	progress   progress
+
 	hosts     *limiters
 	customers *limiters
 	failures  *failures
@@ -68,12 +76,19 @@ func New(o Options) *Acceptor {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.MaxTurns == 0 {
+		o.MaxTurns = defaultTurns
+	}
+	if o.NearlyFull == nil {
+		o.NearlyFull = func() bool { return false }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Acceptor{
 		fleets: o.Fleets, spool: o.Spool, now: o.Now, log: o.Logger,
-		recent:    newRecent(),
+		recent: newRecent(),
+		turns:  fair.New(int64(o.MaxTurns)), nearlyFull: o.NearlyFull,
 		hosts:     newLimiters(o.HostRate),
 		customers: newLimiters(o.CustomerRate),
 		failures:  newFailures(),
@@ -167,18 +182,20 @@ func findKey(fleet *hub.Fleet, authorization string, now time.Time) (hub.Key, *h
 // Admit decides, before a body is read, whether the key may report at all and
 // whether its host and customer keep to their rates. A global key's host is
 // known only from the body; Accept looks at its rates.
-func (a *Acceptor) Admit(key hub.Key) error {
+// It returns the host's customer, whose share of the hub the report takes; "" for
+// a global key.
+func (a *Acceptor) Admit(key hub.Key) (customer string, err error) {
 	switch key.Owner.Kind {
 	case hub.OwnerCustomer:
-		return errCustomerKey
+		return "", errCustomerKey
 	case hub.OwnerFleet:
-		return nil
+		return "", nil
 	}
 	host, err := a.host(key, key.Owner.Name)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return a.admitHost(host)
+	return host.Customer, a.admitHost(host)
 }
 
 // host finds the host in the fleet in force. Both keys of a host that is gone
@@ -216,6 +233,11 @@ func (a *Acceptor) admitHost(host *hub.Host) error {
 // Accept has returned, whatever becomes of ctx: a client that goes away while
 // its report is written will find it accepted when it comes again.
 func (a *Acceptor) Accept(ctx context.Context, key hub.Key, body []byte) (envelope []byte, retry bool, err error) {
+	share, err := a.turn(ctx, key)
+	if err != nil {
+		return nil, false, err
+	}
+	defer a.turns.Give(share, 1)
 	report, err := wire.DecodeReport(body, a.now())
 	if err != nil {
 		return nil, false, err
@@ -251,6 +273,11 @@ func (a *Acceptor) Accept(ctx context.Context, key hub.Key, body []byte) (envelo
 // append writes the record. It does not end with the request: others may wait
 // for the same bytes, and body must stay untouched until the spool is done.
 func (a *Acceptor) append(ctx context.Context, host *hub.Host, key hub.Key, body []byte) (hub.Receipt, error) {
+	if len(body) > largeBody && a.nearlyFull() {
+		return hub.Receipt{}, errNearlyFull
+	}
+	a.progress.begin(a.now())
+	defer func() { a.progress.end(a.now()) }()
 	receipts, err := a.spool.Append(context.WithoutCancel(ctx), spool.Record{
 		Kind: hub.KindHostReport, HostID: host.ID, CustomerID: host.Customer, KeyID: keyName(key), Body: body,
 	})

@@ -133,7 +133,7 @@ func (f *fixture) report(ctx context.Context, authorization string, body []byte)
 	if err != nil {
 		return "", false, err
 	}
-	if err := f.Admit(key); err != nil {
+	if _, err := f.Admit(key); err != nil {
 		return "", false, err
 	}
 	envelope, retry, err := f.Accept(ctx, key, body)
@@ -225,7 +225,7 @@ func TestTheFleetInForceDecides(t *testing.T) {
 		t.Errorf("a blocked customer's report: %s, %v, %d rows", envelope, err, f.spool.rows())
 	}
 	f.fleet = f.makeFleet(t, hub.Retired, false)
-	if err := f.Admit(key); hub.CodeOf(err) != hub.Unauthorized {
+	if _, err := f.Admit(key); hub.CodeOf(err) != hub.Unauthorized {
 		t.Errorf("retired between two steps: %v", err)
 	}
 	if _, _, err := f.Accept(t.Context(), key, body("acme-1", 1)); hub.CodeOf(err) != hub.Unauthorized {
@@ -233,7 +233,7 @@ func TestTheFleetInForceDecides(t *testing.T) {
 	}
 }
 
-func TestRetries(t *testing.T) {
+func TestI17_EightReportsOfAHostAreRemembered(t *testing.T) {
 	f := newFixture(t)
 	send := func(host string, n int) bool {
 		t.Helper()
@@ -271,7 +271,7 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-func TestConcurrentDuplicatesShareTheFirstsFate(t *testing.T) {
+func TestI17_ConcurrentDuplicatesShareTheFirstsFate(t *testing.T) {
 	for _, failure := range []error{nil, &hub.Error{Code: hub.Unavailable, Reason: "disk_failed", Message: "no"}} {
 		t.Run(fmt.Sprint(failure), func(t *testing.T) {
 			f := newFixture(t)
@@ -363,7 +363,8 @@ func TestRates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return f.Admit(key)
+		_, err = f.Admit(key)
+		return err
 	}
 	for n := range 20 {
 		if err := admit("host/acme-1"); err != nil {

@@ -69,7 +69,7 @@ func TestRecoverIgnoresDecisions(t *testing.T) {
 	}
 }
 
-func TestARestoredHubKnowsRetries(t *testing.T) {
+func TestI17_ARestoredHubKnowsRetries(t *testing.T) {
 	before := newFixture(t)
 	for n := range 3 {
 		if _, _, err := before.report(t.Context(), before.bearer("host/acme-1"), body("acme-1", n)); err != nil {

@@ -28,7 +28,7 @@ func TestRefusedHosts(t *testing.T) {
 		t.Helper()
 		k, err := f.Identify(f.bearer(key), client)
 		if err == nil {
-			if err = f.Admit(k); err == nil {
+			if _, err = f.Admit(k); err == nil {
 				_, _, err = f.Accept(t.Context(), k, text)
 			}
 			if err != nil {

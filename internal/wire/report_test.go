@@ -86,79 +86,7 @@ func nested(depth int) string {
 }
 
 func TestRefusedReports(t *testing.T) {
-	for _, c := range []struct{ name, body, reason string }{
-		{"empty", "", "not_json"},
-		{"space", " \n", "not_json"},
-		{"null", "null", "not_object"},
-		{"array", "[" + with() + "]", "not_object"},
-		{"string", `"x"`, "not_object"},
-		{"truncated", with()[:40], "not_json"},
-		{"trailing data", with() + " {}", "not_json"},
-		{"trailing garbage", with() + "x", "not_json"},
-		{"trailing comma", with(`"x":[1,]`), "not_json"},
-		{"comment", with(`"x":/**/1`), "not_json"},
-		{"byte order mark", "\ufeff" + with(), "not_json"},
-		{"bad UTF-8", with("\"x\":\"\xff\""), "not_json"},
-		{"bad UTF-8 in a name", with("\"x\xff\":1"), "not_json"},
-		{"bad UTF-8 in a guest", with("\"guests\":[{\"vmid\":1,\"name\":\"\xc3\"}]"), "not_json"},
-		{"surrogate in UTF-8", with("\"x\":\"\xed\xa0\x80\""), "not_json"},
-		{"lone surrogate", with(`"x":"\ud800"`), "not_json"},
-		{"lone low surrogate", with(`"x":"\udc00a"`), "not_json"},
-		{"lone surrogate in a guest", with(`"guests":[{"vmid":1,"name":"\ud800"}]`), "not_json"},
-		{"NaN", with(`"x":NaN`), "not_json"},
-		{"Infinity", with(`"host":{"cpu_percent":Infinity}`), "not_json"},
-		{"leading zero", with(`"x":01`), "not_json"},
-		{"control character", with("\"x\":\"\n\""), "not_json"},
-		{"depth 65", nested(65), "too_deep"},
-		{"depth 65 in a guest", with(`"guests":[{"vmid":1,"spec":` + strings.Repeat(`{"a":`, 62) + "1" + strings.Repeat("}", 62) + "}]"), "too_deep"},
-
-		{"host_id twice", `{"host_id":"acme-1",` + with()[1:], "duplicate_name"},
-		{"host_id twice, escaped", `{"host\u005fid":"acme-1",` + with()[1:], "duplicate_name"},
-		{"an unknown name twice", `{"x":1,"x":1,` + with()[1:], "duplicate_name"},
-		{"a list twice", `{"guests":[],"guests":[],` + with()[1:], "duplicate_name"},
-		{"a name twice among many", with(`"a1":0`, `"a2":0`, `"a3":0`, `"a4":0`, `"a5":0`, `"a6":0`, `"a7":0`, `"a8":0`, `"a9":0`, `"b1":0`, `"b2":0`, `"b3":0`, `"b4":0`, `"b\u0034":0`), "duplicate_name"},
-		{"a name twice in host", with(`"host":{"kernel":"a","kernel":"a"}`), "duplicate_name"},
-		{"an unknown name twice in host", with(`"host":{"x":1,"x":1}`), "duplicate_name"},
-		{"case", with(`"Host_ID":"acme-1"`), "folded_name"},
-		{"long s", with(`"hoſt_id":"acme-1"`), "folded_name"},
-		{"long s, escaped", with(`"ho\u017ft_id":"acme-1"`), "folded_name"},
-		{"ligature", with(`"hoﬆ":{}`), "folded_name"},
-		{"dotted capital i", with(`"host_İd":"acme-1"`), "folded_name"},
-		{"dotless i", with(`"host_ıd":"acme-1"`), "folded_name"},
-		{"REPORTED_AT", with(`"REPORTED_AT":1`), "folded_name"},
-		{"Host", with(`"Host":{}`), "folded_name"},
-
-		{"no host_id", `{"reported_at":"2026-06-08T09:15:00Z","agent_version":"1","host":{}}`, "identity"},
-		{"no reported_at", `{"host_id":"a","agent_version":"1","host":{}}`, "identity"},
-		{"no agent_version", `{"host_id":"a","reported_at":"2026-06-08T09:15:00Z","host":{}}`, "identity"},
-		{"no host", `{"host_id":"a","reported_at":"2026-06-08T09:15:00Z","agent_version":"1"}`, "identity"},
-		{"host_id null", with(`"host_id":null`), "identity"},
-		{"host_id number", with(`"host_id":1`), "identity"},
-		{"host_id empty", with(`"host_id":""`), "identity"},
-		{"host_id upper case", with(`"host_id":"Acme"`), "identity"},
-		{"host_id with slash", with(`"host_id":"a/b"`), "identity"},
-		{"host_id too long", with(`"host_id":"` + strings.Repeat("a", 129) + `"`), "identity"},
-		{"reported_at number", with(`"reported_at":1780910100`), "identity"},
-		{"reported_at date", with(`"reported_at":"2026-06-08"`), "identity"},
-		{"reported_at without zone", with(`"reported_at":"2026-06-08T09:15:00"`), "identity"},
-		{"reported_at hour of one digit", with(`"reported_at":"2026-06-08T9:15:00Z"`), "identity"},
-		{"reported_at hour of one digit, offset", with(`"reported_at":"2026-06-08T9:15:00+02:00"`), "identity"},
-		{"reported_at decimal comma", with(`"reported_at":"2026-06-08T09:15:00,5Z"`), "identity"},
-		{"reported_at offset of a day", with(`"reported_at":"2026-06-08T09:15:00+24:00"`), "identity"},
-		{"reported_at offset of 60 minutes", with(`"reported_at":"2026-06-08T09:15:00-01:60"`), "identity"},
-		{"reported_at 30 February", with(`"reported_at":"2026-02-30T09:15:00Z"`), "identity"},
-		{"agent_version too long", with(`"agent_version":"` + strings.Repeat("v", 65) + `"`), "identity"},
-		{"agent_version null", with(`"agent_version":null`), "identity"},
-		{"host null", with(`"host":null`), "host"},
-		{"host list", with(`"host":[]`), "host"},
-		{"hostname number", with(`"host":{"hostname":1}`), "host"},
-		{"cpu_percent string", with(`"host":{"cpu_percent":"12.5"}`), "host"},
-		{"memory string", with(`"host":{"memory_total_bytes":"1"}`), "host"},
-		{"memory object", with(`"host":{"memory_used_bytes":{}}`), "host"},
-		{"uptime bool", with(`"host":{"uptime_seconds":true}`), "host"},
-		{"load_average number", with(`"host":{"load_average":1}`), "host"},
-		{"load_average of strings", with(`"host":{"load_average":["1",2,3]}`), "host"},
-	} {
+	for _, c := range refusedReports {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := DecodeReport([]byte(c.body), received)
 			if err == nil {
@@ -169,6 +97,82 @@ func TestRefusedReports(t *testing.T) {
 			}
 		})
 	}
+}
+
+// refusedReports are the bodies that cost a whole report; the fuzzer begins with
+// them as well.
+var refusedReports = []struct{ name, body, reason string }{
+	{"empty", "", "not_json"},
+	{"space", " \n", "not_json"},
+	{"null", "null", "not_object"},
+	{"array", "[" + with() + "]", "not_object"},
+	{"string", `"x"`, "not_object"},
+	{"truncated", with()[:40], "not_json"},
+	{"trailing data", with() + " {}", "not_json"},
+	{"trailing garbage", with() + "x", "not_json"},
+	{"trailing comma", with(`"x":[1,]`), "not_json"},
+	{"comment", with(`"x":/**/1`), "not_json"},
+	{"byte order mark", "\ufeff" + with(), "not_json"},
+	{"bad UTF-8", with("\"x\":\"\xff\""), "not_json"},
+	{"bad UTF-8 in a name", with("\"x\xff\":1"), "not_json"},
+	{"bad UTF-8 in a guest", with("\"guests\":[{\"vmid\":1,\"name\":\"\xc3\"}]"), "not_json"},
+	{"surrogate in UTF-8", with("\"x\":\"\xed\xa0\x80\""), "not_json"},
+	{"lone surrogate", with(`"x":"\ud800"`), "not_json"},
+	{"lone low surrogate", with(`"x":"\udc00a"`), "not_json"},
+	{"lone surrogate in a guest", with(`"guests":[{"vmid":1,"name":"\ud800"}]`), "not_json"},
+	{"NaN", with(`"x":NaN`), "not_json"},
+	{"Infinity", with(`"host":{"cpu_percent":Infinity}`), "not_json"},
+	{"leading zero", with(`"x":01`), "not_json"},
+	{"control character", with("\"x\":\"\n\""), "not_json"},
+	{"depth 65", nested(65), "too_deep"},
+	{"depth 65 in a guest", with(`"guests":[{"vmid":1,"spec":` + strings.Repeat(`{"a":`, 62) + "1" + strings.Repeat("}", 62) + "}]"), "too_deep"},
+
+	{"host_id twice", `{"host_id":"acme-1",` + with()[1:], "duplicate_name"},
+	{"host_id twice, escaped", `{"host\u005fid":"acme-1",` + with()[1:], "duplicate_name"},
+	{"an unknown name twice", `{"x":1,"x":1,` + with()[1:], "duplicate_name"},
+	{"a list twice", `{"guests":[],"guests":[],` + with()[1:], "duplicate_name"},
+	{"a name twice among many", with(`"a1":0`, `"a2":0`, `"a3":0`, `"a4":0`, `"a5":0`, `"a6":0`, `"a7":0`, `"a8":0`, `"a9":0`, `"b1":0`, `"b2":0`, `"b3":0`, `"b4":0`, `"b\u0034":0`), "duplicate_name"},
+	{"a name twice in host", with(`"host":{"kernel":"a","kernel":"a"}`), "duplicate_name"},
+	{"an unknown name twice in host", with(`"host":{"x":1,"x":1}`), "duplicate_name"},
+	{"case", with(`"Host_ID":"acme-1"`), "folded_name"},
+	{"long s", with(`"hoſt_id":"acme-1"`), "folded_name"},
+	{"long s, escaped", with(`"ho\u017ft_id":"acme-1"`), "folded_name"},
+	{"ligature", with(`"hoﬆ":{}`), "folded_name"},
+	{"dotted capital i", with(`"host_İd":"acme-1"`), "folded_name"},
+	{"dotless i", with(`"host_ıd":"acme-1"`), "folded_name"},
+	{"REPORTED_AT", with(`"REPORTED_AT":1`), "folded_name"},
+	{"Host", with(`"Host":{}`), "folded_name"},
+
+	{"no host_id", `{"reported_at":"2026-06-08T09:15:00Z","agent_version":"1","host":{}}`, "identity"},
+	{"no reported_at", `{"host_id":"a","agent_version":"1","host":{}}`, "identity"},
+	{"no agent_version", `{"host_id":"a","reported_at":"2026-06-08T09:15:00Z","host":{}}`, "identity"},
+	{"no host", `{"host_id":"a","reported_at":"2026-06-08T09:15:00Z","agent_version":"1"}`, "identity"},
+	{"host_id null", with(`"host_id":null`), "identity"},
+	{"host_id number", with(`"host_id":1`), "identity"},
+	{"host_id empty", with(`"host_id":""`), "identity"},
+	{"host_id upper case", with(`"host_id":"Acme"`), "identity"},
+	{"host_id with slash", with(`"host_id":"a/b"`), "identity"},
+	{"host_id too long", with(`"host_id":"` + strings.Repeat("a", 129) + `"`), "identity"},
+	{"reported_at number", with(`"reported_at":1780910100`), "identity"},
+	{"reported_at date", with(`"reported_at":"2026-06-08"`), "identity"},
+	{"reported_at without zone", with(`"reported_at":"2026-06-08T09:15:00"`), "identity"},
+	{"reported_at hour of one digit", with(`"reported_at":"2026-06-08T9:15:00Z"`), "identity"},
+	{"reported_at hour of one digit, offset", with(`"reported_at":"2026-06-08T9:15:00+02:00"`), "identity"},
+	{"reported_at decimal comma", with(`"reported_at":"2026-06-08T09:15:00,5Z"`), "identity"},
+	{"reported_at offset of a day", with(`"reported_at":"2026-06-08T09:15:00+24:00"`), "identity"},
+	{"reported_at offset of 60 minutes", with(`"reported_at":"2026-06-08T09:15:00-01:60"`), "identity"},
+	{"reported_at 30 February", with(`"reported_at":"2026-02-30T09:15:00Z"`), "identity"},
+	{"agent_version too long", with(`"agent_version":"` + strings.Repeat("v", 65) + `"`), "identity"},
+	{"agent_version null", with(`"agent_version":null`), "identity"},
+	{"host null", with(`"host":null`), "host"},
+	{"host list", with(`"host":[]`), "host"},
+	{"hostname number", with(`"host":{"hostname":1}`), "host"},
+	{"cpu_percent string", with(`"host":{"cpu_percent":"12.5"}`), "host"},
+	{"memory string", with(`"host":{"memory_total_bytes":"1"}`), "host"},
+	{"memory object", with(`"host":{"memory_used_bytes":{}}`), "host"},
+	{"uptime bool", with(`"host":{"uptime_seconds":true}`), "host"},
+	{"load_average number", with(`"host":{"load_average":1}`), "host"},
+	{"load_average of strings", with(`"host":{"load_average":["1",2,3]}`), "host"},
 }
 
 func TestAcceptedWithRejects(t *testing.T) {
@@ -314,6 +318,9 @@ func FuzzDecodeReport(f *testing.F) {
 	f.Add(twelveGuests())
 	f.Add([]byte(with(`"guests":[{"vmid":1,"spec":{"a":[{"b":1,"b":2}]}},null,"\"",{"x":"\\"}]`, `"maintenance":{"until":"2026-06-08T10:00:00Z"}`)))
 	f.Add([]byte(`{"host":{"load_average":[1,-2e9]},"backups":[{"vmid":1}],"cloudflared":{"status":"\u0041"}}`))
+	for _, c := range refusedReports {
+		f.Add([]byte(c.body))
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r, err := DecodeReport(body, received)
 		again, errAgain := DecodeReport(body, received)
@@ -337,9 +344,12 @@ func FuzzDecodeReport(f *testing.F) {
 			seen[g.VMID] = true
 		}
 		for _, it := range r.Rejected {
-			if len(it.Item) > maxRejectedItem || !utf8.Valid(it.Item) || it.Reason == "" {
+			if len(it.Item) > maxRejectedItem || !utf8.Valid(it.Item) || it.Reason == "" || it.Section == "" || it.Position < -1 || it.Position >= len(body) {
 				t.Fatalf("rejected item %+v", it)
 			}
+		}
+		if len(r.Rejected) > maxRejected || deeperThan(maxDepth, string(body)) {
+			t.Fatalf("accepted with %d rejected items, too deep: %v", len(r.Rejected), deeperThan(maxDepth, string(body)))
 		}
 	})
 }
