@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"felhom.eu/hub/internal/fair"
@@ -68,7 +67,6 @@ type Acceptor struct {
 	refusals  *refusals
 	open      []byte // envelope
 	blocked   []byte // envelope for a blocked customer's hosts
-	rejected  atomic.Int64
 }
 
 // New makes an Acceptor.
@@ -238,14 +236,14 @@ func (a *Acceptor) Accept(ctx context.Context, key hub.Key, body []byte) (envelo
 		return nil, false, err
 	}
 	defer a.turns.Give(share, 1)
-	report, err := wire.DecodeReport(body, a.now())
+	hostID, err := wire.CheckReport(body)
 	if err != nil {
 		return nil, false, err
 	}
-	if key.Owner.Kind == hub.OwnerHost && key.Owner.Name != report.HostID {
+	if key.Owner.Kind == hub.OwnerHost && key.Owner.Name != hostID {
 		return nil, false, errOtherHost
 	}
-	host, err := a.host(key, report.HostID)
+	host, err := a.host(key, hostID)
 	if err != nil {
 		return nil, false, err
 	}
@@ -259,9 +257,6 @@ func (a *Acceptor) Accept(ctx context.Context, key hub.Key, body []byte) (envelo
 	})
 	if err != nil {
 		return nil, false, err
-	}
-	if len(report.Rejected) > 0 && !retry {
-		a.noteRejected(host, report.Rejected)
 	}
 	envelope = a.open
 	if customer, ok := a.fleets.Current().Customer(host.Customer); ok && customer.Blocked {
@@ -295,17 +290,6 @@ func keyName(key hub.Key) string {
 	}
 	return key.ID
 }
-
-// noteRejected tells of the first item; all of them become rows.
-func (a *Acceptor) noteRejected(host *hub.Host, items []hub.RejectedItem) {
-	a.rejected.Add(int64(len(items)))
-	first := items[0]
-	a.log.Warn("parts of an accepted report were left out", "host", host.ID, "items", len(items),
-		"section", first.Section, "position", first.Position, "reason", first.Reason)
-}
-
-// Rejected returns how many items were left out of accepted reports.
-func (a *Acceptor) Rejected() int64 { return a.rejected.Load() }
 
 // LastSeen returns the receipt of the newest report of a host that was
 // accepted, is in the spool, or stands in a restored snapshot. Retries do not

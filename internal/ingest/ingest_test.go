@@ -341,20 +341,6 @@ func TestAClientThatGoesAwayDoesNotUndoItsReport(t *testing.T) {
 	}
 }
 
-func TestRejectedItemsAreCountedAndLogged(t *testing.T) {
-	f := newFixture(t)
-	bad := []byte(`{"host_id":"acme-1","reported_at":"2026-06-08T09:15:00Z","agent_version":"1","host":{},"guests":["private",{"vmid":1},7]}`)
-	for range 2 { // the second is a retry and counts nothing
-		if _, _, err := f.report(t.Context(), f.bearer("host/acme-1"), bad); err != nil {
-			t.Fatal(err)
-		}
-	}
-	log := f.log.String()
-	if f.Rejected() != 2 || strings.Count(log, "\n") != 1 || !strings.Contains(log, "host=acme-1 items=2 section=guests position=0") || strings.Contains(log, "private") {
-		t.Errorf("%d counted, log: %s", f.Rejected(), log)
-	}
-}
-
 func TestRates(t *testing.T) {
 	f := newFixture(t, func(o *Options) { o.HostRate, o.CustomerRate = 10, 15 })
 	admit := func(name string) error {

@@ -52,6 +52,7 @@ type entry struct {
 	spool.Entry
 	month time.Time // partition of its events; zero: it has none
 	add   func(*clickhouse.Batch)
+	items []hub.RejectedItem // parts of an accepted report that are left out
 }
 
 const cutState = "cut"
@@ -219,7 +220,7 @@ func decode(e spool.Entry) entry {
 		var report *hub.Report
 		if report, err = wire.DecodeReport(e.Body, e.ReceivedAt); err == nil {
 			row := clickhouse.ReportRow{Receipt: e.Receipt, CustomerID: e.CustomerID, KeyID: e.KeyID, Body: e.Body, Report: report}
-			return entry{Entry: e, add: func(b *clickhouse.Batch) { b.AddReport(row) }}
+			return entry{Entry: e, items: report.Rejected, add: func(b *clickhouse.Batch) { b.AddReport(row) }}
 		}
 	case hub.KindDecision:
 		var d hub.Decision

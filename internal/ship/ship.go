@@ -42,12 +42,15 @@ type Options struct {
 
 // Status is what the shipper says of itself.
 type Status struct {
-	Shipped   uint64 // records
-	Cuts      uint64
-	Doubts    uint64 // blocks whose outcome had to be looked up
-	Resent    uint64 // blocks of those that were not there, or not whole
-	Doubled   uint64 // blocks found more than once: an alarm
-	Failures  uint64 // attempts that failed
+	Shipped  uint64 // records
+	Cuts     uint64
+	Doubts   uint64 // blocks whose outcome had to be looked up
+	Resent   uint64 // blocks of those that were not there, or not whole
+	Doubled  uint64 // blocks found more than once: an alarm
+	Failures uint64 // attempts that failed
+
+	RejectedItems uint64 // parts of accepted reports that were left out
+
 	LastError string // of the newest attempt; empty: it succeeded
 	ShippedAt time.Time
 }
@@ -140,12 +143,26 @@ func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
 	if err := s.retry(ctx, func(context.Context) error { return s.o.Spool.Advance(c.End) }); err != nil {
 		return err
 	}
+	for _, e := range c.entries {
+		if len(e.items) > 0 {
+			s.noteItems(e)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status.Cuts++
 	s.status.Shipped += uint64(len(c.entries))
 	s.status.ShippedAt = time.Now()
 	return nil
+}
+
+// noteItems tells of what an accepted report leaves out: of the first item; all of
+// them are rows of rejected_items.
+func (s *Shipper) noteItems(e entry) {
+	s.count(func(st *Status) { st.RejectedItems += uint64(len(e.items)) })
+	first := e.items[0]
+	s.o.Logger.Warn("parts of an accepted report were left out", "host", e.HostID, "items", len(e.items),
+		"section", first.Section, "position", first.Position, "reason", first.Reason)
 }
 
 // retry calls f until it succeeds, with backoff. It returns ctx's error only.

@@ -326,6 +326,19 @@ func TestUnreadableRecordIsSetAside(t *testing.T) {
 	}
 }
 
+func TestRejectedItemsAreCounted(t *testing.T) {
+	f := newFixture(t)
+	if _, err := f.sp.Append(t.Context(), spool.Record{Kind: hub.KindHostReport, HostID: "acme-9", CustomerID: "acme",
+		Body: []byte(`{"host_id":"acme-9","reported_at":"2026-06-08T09:15:00Z","agent_version":"1","host":{},"guests":["private",{"vmid":1},7]}`)}); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := f.start(f.db)
+	f.drained(s)
+	if st := s.Status(); st.RejectedItems != 2 {
+		t.Errorf("%d items of 2", st.RejectedItems)
+	}
+}
+
 // Events are partitioned by month of T, and an insert must meet one partition.
 func TestDecisionsOfTwoMonths(t *testing.T) {
 	f := newFixture(t)

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -14,6 +15,12 @@ func TestCheckReportAgrees(t *testing.T) {
 		with(`"cloudflared":{"status":3}`), with(`"maintenance":[]`), with(`"host":{}`), with(`"hoſt":{}`), with(`"backups":null,"x":{"x":[[[]]]}`),
 		with(`"deep":` + strings.Repeat("[", 64) + strings.Repeat("]", 64)), strings.Replace(with(), `"host":{`, `"host":{"hostname":3,`, 1),
 		strings.Replace(with(), `"host":{`, `"host":{"uptime_seconds":-1,`, 1),
+	}
+	random := rand.New(rand.NewPCG(1, 1))
+	for _, seed := range bodies {
+		for range 200 {
+			bodies = append(bodies, string(mutate(random, []byte(seed))))
+		}
 	}
 	for _, body := range bodies {
 		report, err := DecodeReport([]byte(body), received)
