@@ -25,7 +25,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		serveCommand(), demoCommand(), engineCommand(),
 		migrateCommand(), checkCommand(), dsnCommand(), simulateCommand(),
-		fleetCommand(), keyCommand(), statusCommand(), versionCommand(),
+		fleetCommand(), keyCommand(), spoolCommand(), statusCommand(), versionCommand(),
 	)
 	return root
 }

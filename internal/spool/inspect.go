@@ -44,10 +44,14 @@ type VolumeInfo struct {
 	FirstAt, LastAt time.Time // received_at of the first and last record
 	Closed          bool      // nothing will be appended
 	Shipped         bool      // every record lies before the cursor
+	Waiting         int64     // records behind the cursor
 }
 
 // Name is the volume's file name.
 func (v VolumeInfo) Name() string { return volumeName(v.Ordinal) }
+
+// Name is the file name of the volume that is damaged.
+func (d Damage) Name() string { return volumeName(d.Volume) }
 
 // Loss is damage and the sequence numbers that are missing with it: First up to
 // Last, none where Last is 0. Some of those at the end of a volume may belong
@@ -138,6 +142,7 @@ func (in *inspector) describe(v *volume, s *Spool) VolumeInfo {
 	info.First, info.Next = v.first, v.next
 	info.Closed = v.size == v.length
 	info.Shipped = v.next <= s.cursor.in(v.ordinal)
+	info.Waiting = v.recordsSince(s.cursor)
 	return info
 }
 
