@@ -36,7 +36,7 @@ then not be acknowledged yet. Exit status 1 where damage was found.`,
 		if err != nil {
 			return err
 		}
-		v := verification{Dir: dir, Kinds: map[string]int64{}, hosts: map[string]int64{}}
+		v := verification{Dir: dir, Volumes: []volumeView{}, Damage: []damageView{}, Torn: []damageView{}, Kinds: map[string]int64{}, hosts: map[string]int64{}}
 		if err := v.read(cmd.OutOrStdout(), *records, *asJSON); err != nil {
 			return err
 		}

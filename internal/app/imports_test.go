@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"internal/hub", "internal/logtest"},
 	{"internal/annotate", "internal/control", "internal/engine", "internal/gitsync", "internal/seal", "internal/spool", "internal/wire", "internal/yamlfile"},
 	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/fleetfile"},
-	{"internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
+	{"internal/audit", "internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
 	{"internal/app"},
 	{"internal/demo"},
 	{"cmd/hub", "cmd/hub-engine"},

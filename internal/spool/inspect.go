@@ -290,3 +290,6 @@ func (f snapshotFile) ReadAt(b []byte, off int64) (int, error) {
 
 // Close does nothing: the snapshot closes its files.
 func (f snapshotFile) Close() error { return nil }
+
+// SeqIn returns the first sequence number of a volume that lies behind c.
+func (c Cursor) SeqIn(volume uint64) uint64 { return c.in(volume) }
