@@ -8,7 +8,7 @@ GO_BUILD = go build -trimpath -buildvcs=false
 # The slowest package decides; the whole takes much less than this for each.
 TEST_TIMEOUT = 15m
 
-.PHONY: help run build test check lint bench engine clean
+.PHONY: help run build test check lint bench bench-sqlite engine clean
 
 help: ## list the targets (default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ lint: ## gofmt, go vet, staticcheck
 
 bench: engine ## every benchmark
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+bench-sqlite: ## the hub beside one SQLite transaction a report, and the ratio
+	cd internal/benchsqlite && go test -count=1 -v -run TestCompare .
 
 engine: build ## fetch the engine library into the cache, once
 	@bin/hub engine fetch

@@ -16,13 +16,25 @@ func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check", Short: "Say what is wrong with a configuration, its files and connections", Args: cobra.NoArgs,
 		Long: `Read the configuration and try what it names: folders, identities, the fleet
-repository and ClickHouse. Nothing is changed. Exit status 1 where something is wrong.`,
+repository and ClickHouse. Nothing is changed. Exit status 1 where something is wrong.
+
+With --audit, which may run beside the hub, the spool is compared with ClickHouse
+instead, hour by hour (UTC): a gap is an acknowledged, shipped record that is not
+there or not whole, a double one that is there more than once. What still waits
+to be shipped is neither. Exit status 1 where there is a gap or a double.`,
 	}
 	file := configFlag(cmd)
-	asJSON := jsonFlag(cmd, "one finding a line")
+	asJSON := jsonFlag(cmd, "one finding a line, with --audit everything on one line,")
+	audit := cmd.Flags().Bool("audit", false, "compare the spool with ClickHouse")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var findings []app.Finding
 		cfg, err := loadConfig(*file)
+		if *audit {
+			if err != nil {
+				return err
+			}
+			return runAudit(cmd.Context(), cmd.OutOrStdout(), cfg, *asJSON)
+		}
 		if err == nil {
 			findings = append([]app.Finding{{Area: "config", OK: true, Message: *file}}, app.Check(cmd.Context(), cfg, "")...)
 		} else {

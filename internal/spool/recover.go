@@ -198,6 +198,7 @@ func (s *Spool) judge(v *volume, bad []span) {
 	for _, b := range bad {
 		d := Damage{Volume: v.ordinal, From: b.from, To: b.to}
 		if b.from >= v.synced && b.to-b.from <= maxGroup+frameHeaderLen+MaxAppend {
+			v.torn = append(v.torn, b)
 			s.log.Warn("the spool ends in a write that was not finished: nothing acknowledged is in it", "range", d.String())
 			continue
 		}

@@ -140,6 +140,7 @@ type volume struct {
 	synced  int64     // what is unreadable before this is damage, behind it was torn by a crash
 	next    uint64    // the seq after its last record
 	lost    []seqs    // sequence numbers missing between its records
+	torn    []span    // what a crash left unfinished
 	size    int64     // bytes it takes on the disk
 	active  bool      // the committer writes to it
 	shipped time.Time // since when all of it is before the cursor, as far as this process saw

@@ -1,0 +1,13 @@
+package app
+
+import (
+	"path/filepath"
+
+	"felhom.eu/hub/internal/config"
+)
+
+// SpoolDir returns where the spool of a configuration lies.
+func SpoolDir(cfg *config.Config) string { return SpoolIn(cfg.DataDir) }
+
+// SpoolIn returns where the spool lies in a data_dir.
+func SpoolIn(dataDir string) string { return filepath.Join(dataDir, spoolFolder) }

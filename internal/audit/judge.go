@@ -1,0 +1,103 @@
+package audit
+
+import "felhom.eu/hub/internal/clickhouse"
+
+// found is what ClickHouse has of a range, by table and sequence number.
+type found struct {
+	tables                       map[string]map[uint64]clickhouse.Tally
+	noBodies, noGuests, noEvents bool // dropped by retention: not judged
+}
+
+// verdict names the table in which something of a record is missing, and the
+// one in which something is twice; empty: none.
+type verdict struct{ gap, double string }
+
+func (f found) in(table string, seq uint64) clickhouse.Tally { return f.tables[table][seq] }
+
+// any reports whether some table has something of a record.
+func (f found) any(seq uint64) bool {
+	for _, tallies := range f.tables {
+		if tallies[seq].Rows > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// judge compares what is there of a record with what it must have; w is nil for
+// a report. Whatever the record is, it may stand in rejected_reports instead.
+func (f found) judge(seq uint64, w *want) verdict {
+	if w == nil {
+		return f.judgeReport(seq)
+	}
+	rejected := f.in("rejected_reports", seq).Rows
+	var v verdict
+	some := false
+	for _, table := range clickhouse.Tables() {
+		t, n := f.in(table, seq), (*w)[table]
+		if table == "rejected_reports" || table == "events" && f.noEvents {
+			continue
+		}
+		some = some || t.Rows > 0
+		if t.Rows < n && rejected == 0 {
+			v.gap = table
+		}
+		if t.Rows > n || t.Again > 0 {
+			v.double = table
+		}
+	}
+	if (*w)["rejected_reports"] > 0 && rejected == 0 && !some {
+		v.gap = "rejected_reports"
+	}
+	if rejected > 1 || rejected == 1 && some {
+		v.double = "rejected_reports"
+	}
+	return v
+}
+
+func (f found) judgeReport(seq uint64) (v verdict) {
+	report, rejected := f.in("host_reports", seq), f.in("rejected_reports", seq)
+	switch {
+	case report.Rows > 1:
+		v.double = "host_reports"
+	case rejected.Rows > 1 || report.Rows > 0 && rejected.Rows > 0:
+		v.double = "rejected_reports"
+	}
+	if report.Rows == 0 {
+		if rejected.Rows == 0 {
+			v.gap = "host_reports"
+		}
+		return v
+	}
+	check := func(table string, n uint64) {
+		t := f.in(table, seq)
+		if t.Rows < n && v.gap == "" {
+			v.gap = table
+		}
+		if (t.Rows > n || t.Again > 0) && v.double == "" {
+			v.double = table
+		}
+	}
+	if !f.noBodies {
+		check("host_report_bodies", 1)
+	}
+	if !f.noGuests {
+		check("guest_reports", report.Guests)
+	}
+	check("rejected_items", report.Items)
+	return v
+}
+
+// judgeAlone judges a record of which something is there, and which the spool
+// has no more.
+func (f found) judgeAlone(seq uint64) verdict {
+	if f.in("host_reports", seq).Rows > 0 {
+		return f.judgeReport(seq)
+	}
+	for _, table := range clickhouse.Tables() {
+		if f.in(table, seq).Again > 0 {
+			return verdict{double: table}
+		}
+	}
+	return verdict{}
+}
