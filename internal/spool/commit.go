@@ -241,6 +241,7 @@ func (s *Spool) aged(v *volume, at int64) bool {
 // tries to be of use again after a failure.
 func (s *Spool) tend() {
 	c := &s.committer
+	_, _ = s.askFree() // an error shows when a volume is to be opened
 	at := max(s.opts.Now().UnixMilli(), s.lastTime())
 	if v := c.volume; v != nil && v.length > headerLen && s.aged(v, at) {
 		s.closeVolume()
@@ -291,7 +292,7 @@ func (s *Spool) checkRoom(size int64) error {
 	}
 	// Two volumes, so that the last one can be finished and what is beside the
 	// spool on this disk does not starve.
-	free, err := s.fs.Free()
+	free, err := s.askFree()
 	if err == nil && free < 2*size {
 		return fmt.Errorf("%w: %d bytes free on the disk, %d needed", errFull, free, 2*size)
 	}

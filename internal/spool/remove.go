@@ -27,7 +27,7 @@ func (s *Spool) removeShipped() {
 	s.sweepMu.Lock()
 	defer s.sweepMu.Unlock()
 	for asked := false; ; asked = true {
-		free, err := s.fs.Free()
+		free, err := s.askFree()
 		if err != nil {
 			s.log.Warn("the free space of the spool's disk is not known", "error", err)
 			return
@@ -35,7 +35,7 @@ func (s *Spool) removeShipped() {
 		if err := s.keepBallast(free); err != nil {
 			s.log.Warn("the spool's ballast could not be made", "error", err)
 		}
-		if !s.mayRemove(free) {
+		if !s.mayRemove() {
 			return
 		}
 		if before := s.opts.BeforeRemove; before != nil && !asked {
@@ -53,7 +53,7 @@ func (s *Spool) removeShipped() {
 
 // mayRemove reports whether the oldest volume is shipped and has been kept for
 // long enough, or must make room.
-func (s *Spool) mayRemove(free int64) bool {
+func (s *Spool) mayRemove() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.volumes) == 0 || !s.shippedWholly(s.volumes[0]) {
@@ -66,9 +66,7 @@ func (s *Spool) mayRemove(free int64) bool {
 		}
 	}
 	return s.opts.Now().Sub(s.volumes[0].shipped) >= s.opts.Keep ||
-		kept > s.opts.KeepBytes ||
-		s.diskBytes()+2*s.opts.VolumeBytes > s.opts.MaxBytes ||
-		free < 3*s.opts.VolumeBytes
+		kept > s.opts.KeepBytes || s.nearlyFull()
 }
 
 // removeOldest forgets the oldest volume first, so that no reader misses it,

@@ -111,6 +111,7 @@ type Spool struct {
 	lastAt   int64 // newest received_at given out
 	lastSync time.Time
 	damage   []Damage
+	free     int64 // bytes free on the disk when it was last asked, at the latest a tend ago
 	refusing *hub.Error
 	changed  chan struct{} // nil while nobody waits
 
@@ -146,6 +147,7 @@ func Open(opts Options) (*Spool, error) {
 		_ = lock.Close()
 		return nil, fmt.Errorf("open the spool: %w", err)
 	}
+	_, _ = s.askFree() // an error shows when a volume is to be opened
 	s.running.Go(s.commitLoop)
 	s.running.Go(s.sweepLoop)
 	return s, nil
@@ -312,6 +314,13 @@ func (s *Spool) unshipped(c Cursor) (records, size int64) {
 }
 
 // Stats are the spool's gauges, taken at one instant.
+//
+// NearlyFull is true when less than a tenth of Options.MaxBytes or less than
+// two volumes of it are left, or less than four volumes are free on the disk.
+// Shipped volumes that were only kept go then, so it stays true only for
+// what is not shipped, or for a BeforeRemove that says no. Append refuses
+// later: when one volume of MaxBytes or two of the disk are left. The disk is
+// asked once a second.
 type Stats struct {
 	UnshippedRecords int64     // records behind the cursor that can be read
 	UnshippedBytes   int64     // bytes of volumes behind the cursor
@@ -322,6 +331,7 @@ type Stats struct {
 	MaxBytes         int64     // Options.MaxBytes
 	LastSync         time.Time // when a commit last reached the disk; zero: not since Open
 	Damage           int       // damaged ranges found since Open; see Spool.Damage
+	NearlyFull       bool      // little room is left; see below
 	Refusing         string    // reason with which Append refuses now; "" when it does not
 }
 
@@ -331,7 +341,7 @@ func (s *Spool) Stats() Stats {
 	defer s.mu.Unlock()
 	st := Stats{
 		Volumes: len(s.volumes), DiskBytes: s.diskBytes(), MaxBytes: s.opts.MaxBytes,
-		LastSync: s.lastSync, Damage: len(s.damage),
+		LastSync: s.lastSync, Damage: len(s.damage), NearlyFull: s.nearlyFull(),
 	}
 	st.UnshippedRecords, st.UnshippedBytes = s.unshipped(s.cursor)
 	for _, v := range s.volumes {
@@ -348,6 +358,24 @@ func (s *Spool) Stats() Stats {
 		st.Refusing = s.refusing.Reason
 	}
 	return st
+}
+
+// nearlyFull is Stats.NearlyFull. s.mu is held.
+func (s *Spool) nearlyFull() bool {
+	left := s.opts.MaxBytes - s.diskBytes()
+	return left < max(s.opts.MaxBytes/10, 2*s.opts.VolumeBytes) || s.free < 4*s.opts.VolumeBytes
+}
+
+// askFree asks the disk what is free and keeps the answer for nearlyFull.
+func (s *Spool) askFree() (int64, error) {
+	free, err := s.fs.Free()
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free = free
+	return free, nil
 }
 
 func (s *Spool) diskBytes() (sum int64) {

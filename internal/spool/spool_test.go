@@ -568,3 +568,38 @@ func TestOneProcessPerSpool(t *testing.T) {
 	}
 	open(t, Options{Dir: dir})
 }
+
+// NearlyFull comes before any refusal, on both counts, and goes with the cause.
+func TestI15_NearlyFullComesBeforeFull(t *testing.T) {
+	d := newDisk()
+	o := small(d)
+	o.MaxBytes = 8 << 10
+	s := open(t, o)
+	taken := 0 // while nearly full
+	for _, err := appendAll(s, "x"); err == nil; _, err = appendAll(s, "x") {
+		st := s.Stats()
+		if left := o.MaxBytes - st.DiskBytes; st.NearlyFull != (left < 2*o.VolumeBytes) {
+			t.Fatalf("with %d bytes left NearlyFull is %v", left, st.NearlyFull)
+		}
+		if st.NearlyFull {
+			taken++
+		}
+	}
+	if taken == 0 {
+		t.Fatal("the spool was full before it was nearly full")
+	}
+	if st := s.Stats(); !st.NearlyFull || st.Refusing != "spool_full" {
+		t.Fatalf("a full spool has the gauges %+v", st)
+	}
+	entries := readAll(t, s, Cursor{})
+	if err := s.Advance(entries[len(entries)-1].End); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "shipped volumes make room", func() bool { st := s.Stats(); return !st.NearlyFull && st.Refusing == "" })
+
+	d.mu.Lock()
+	d.capacity = d.used() + 3*o.VolumeBytes // fewer than four volumes, more than the two that Append asks for
+	d.mu.Unlock()
+	eventually(t, "the disk is nearly full", func() bool { return s.Stats().NearlyFull })
+	mustAppend(t, s, "small ones are taken")
+}
