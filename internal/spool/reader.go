@@ -112,7 +112,7 @@ func (sc *scanner) fill(n int) {
 	if cap(sc.buf)-sc.at < n {
 		next := sc.buf[:0]
 		if !sc.reuse || cap(next) < n {
-			next = make([]byte, 0, max(n, readSize))
+			next = make([]byte, 0, max(n, int(min(readSize, sc.limit-sc.pos))))
 		}
 		sc.buf, sc.at = append(next, have...), 0
 	}

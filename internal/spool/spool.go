@@ -219,10 +219,11 @@ func (s *Spool) Cursor() Cursor {
 func (s *Spool) Advance(to Cursor) error {
 	s.advanceMu.Lock()
 	defer s.advanceMu.Unlock()
-	if err := s.checkAdvance(to); err != nil {
+	id, err := s.checkAdvance(to)
+	if err != nil {
 		return err
 	}
-	if err := s.writeState(cursorName, to.encode()); err != nil {
+	if err := s.writeState(cursorName, append(to.encode(), id[:]...)); err != nil {
 		return err
 	}
 	for end := s.end(); !s.moveCursor(to, s.firstSince(to), end); {
@@ -232,14 +233,15 @@ func (s *Spool) Advance(to Cursor) error {
 	return nil
 }
 
-func (s *Spool) checkAdvance(to Cursor) error {
+// checkAdvance returns the id of the volume that to lies in.
+func (s *Spool) checkAdvance(to Cursor) (id hub.SpoolID, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, found := slices.BinarySearchFunc(s.volumes, to.Volume, byOrdinal)
 	if to.before(s.cursor) || !found || to.Offset > s.volumes[i].length || to.Seq > s.volumes[i].next {
-		return fmt.Errorf("the spool's cursor cannot move from %+v to %+v: not the end of a later record", s.cursor, to)
+		return id, fmt.Errorf("the spool's cursor cannot move from %+v to %+v: not the end of a later record", s.cursor, to)
 	}
-	return nil
+	return s.volumes[i].id, nil
 }
 
 func byOrdinal(v *volume, ordinal uint64) int {
