@@ -105,6 +105,7 @@ type Spool struct {
 	queued   int64 // bytes in queue
 	closed   bool
 	volumes  []*volume // in the order of ordinals; only the last may be active
+	leaving  *volume   // shipped, unknown to readers, not deleted yet
 	cursor   Cursor
 	oldest   int64 // received_at of the first record behind cursor; 0: there is none
 	writing  int64 // received_at of the group being written; 0: none is
@@ -383,6 +384,9 @@ func (s *Spool) askFree() (int64, error) {
 func (s *Spool) diskBytes() (sum int64) {
 	for _, v := range s.volumes {
 		sum += v.size
+	}
+	if s.leaving != nil {
+		sum += s.leaving.size
 	}
 	return sum
 }
