@@ -217,6 +217,7 @@ func (r *Reader) open(v volume) error {
 	if r.at.Volume != v.ordinal {
 		r.at = Cursor{Volume: v.ordinal}
 	}
+	r.at.Seq = max(r.at.Seq, v.first)
 	r.file = f
 	r.sc = scanner{file: f, volume: v.ordinal, id: v.id, pos: max(headerLen, r.at.Offset)}
 	return nil

@@ -201,6 +201,10 @@ func (s *Spool) scan(sc *scanner, v *volume, intact bool) (bad []span, tail span
 		if !intact && !seen {
 			v.first, v.next = f.seq, f.seq
 		}
+		if f.seq < v.next { // it was read already, or never this volume's: readers pass it over
+			bad = append(bad, span{f.offset, sc.pos})
+			continue
+		}
 		if f.seq > v.next {
 			v.lost = append(v.lost, seqs{v.next, f.seq})
 		}
