@@ -13,7 +13,7 @@ import (
 
 // threeVolumes returns a disk with three volumes of four records each, as a
 // clean stop leaves it, and its records.
-func threeVolumes(t *testing.T) (*disk, []Entry) {
+func threeVolumes(t testing.TB) (*disk, []Entry) {
 	t.Helper()
 	d := newDisk()
 	s := open(t, small(d))
@@ -30,7 +30,7 @@ func threeVolumes(t *testing.T) (*disk, []Entry) {
 
 // Every single flipped bit costs at most its own record, and is loud, but for
 // the end of the newest volume, where it cannot be told from a torn write.
-func TestBitFlips(t *testing.T) {
+func TestI05_BitFlips(t *testing.T) {
 	d, entries := threeVolumes(t)
 	for ordinal := uint64(1); ordinal <= 3; ordinal++ {
 		name := volumeName(ordinal)
@@ -78,7 +78,7 @@ func TestBitFlips(t *testing.T) {
 	}
 }
 
-func TestNewestVolumeCutShort(t *testing.T) {
+func TestI04_TornTail(t *testing.T) {
 	d, entries := threeVolumes(t)
 	size := int64(len(d.names[volumeName(3)].data))
 	for cut := entries[11].Start.Offset; cut < size; cut++ {
@@ -102,7 +102,7 @@ func TestNewestVolumeCutShort(t *testing.T) {
 	}
 }
 
-func TestOlderVolumeCutShort(t *testing.T) {
+func TestI05_OlderVolumeCutShort(t *testing.T) {
 	d, entries := threeVolumes(t)
 	n := d.names[volumeName(2)]
 	n.data = n.data[:entries[6].Start.Offset+9]
@@ -114,7 +114,7 @@ func TestOlderVolumeCutShort(t *testing.T) {
 	recount(t, s)
 }
 
-func TestMissingVolume(t *testing.T) {
+func TestI05_MissingVolume(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		missing uint64
@@ -157,7 +157,7 @@ func TestMissingVolume(t *testing.T) {
 }
 
 // What rots while the spool is open is found by whoever reads it.
-func TestDamageWhileOpen(t *testing.T) {
+func TestI05_DamageWhileOpen(t *testing.T) {
 	d := newDisk()
 	s := open(t, small(d))
 	fillTo(t, s, 12)
@@ -210,7 +210,7 @@ func (f badFile) ReadAt(b []byte, off int64) (int, error) {
 	return f.File.ReadAt(b, off)
 }
 
-func TestUnreadableSectorCostsItsRecords(t *testing.T) {
+func TestI05_UnreadableSectorCostsItsRecords(t *testing.T) {
 	for _, c := range []struct {
 		from, to int64 // blocks
 		lost     int   // records that lie there, at most
@@ -262,7 +262,7 @@ func TestUnreadableSectorCostsItsRecords(t *testing.T) {
 	}
 }
 
-func TestLostOrDamagedCursor(t *testing.T) {
+func TestI06_LostOrDamagedCursor(t *testing.T) {
 	d, entries := threeVolumes(t)
 	s := open(t, small(d))
 	if err := s.Advance(entries[6].End); err != nil {
@@ -295,7 +295,7 @@ func TestLostOrDamagedCursor(t *testing.T) {
 }
 
 // The cursor alone keeps sequence numbers from being used again.
-func TestCursorAheadOfTheVolumes(t *testing.T) {
+func TestI06_CursorAheadOfTheVolumes(t *testing.T) {
 	d, entries := threeVolumes(t)
 	s := open(t, small(d))
 	if err := s.Advance(entries[11].End); err != nil {
@@ -318,7 +318,7 @@ func TestCursorAheadOfTheVolumes(t *testing.T) {
 	recount(t, s)
 }
 
-func TestNewerFormatIsRefusedUntouched(t *testing.T) {
+func TestI19_NewerFormatIsRefusedUntouched(t *testing.T) {
 	for _, name := range []string{volumeName(2), cursorName + stateSuffix} {
 		d, entries := threeVolumes(t)
 		s := open(t, small(d))
@@ -346,7 +346,7 @@ func TestNewerFormatIsRefusedUntouched(t *testing.T) {
 
 // A body that looks like a frame is never read as one, also when a damaged
 // range is searched.
-func TestBodyThatLooksLikeAFrame(t *testing.T) {
+func TestI05_BodyThatLooksLikeAFrame(t *testing.T) {
 	d := newDisk()
 	o := small(d)
 	o.VolumeBytes = 4096
@@ -372,7 +372,7 @@ func TestBodyThatLooksLikeAFrame(t *testing.T) {
 }
 
 // Each fault in two twins: what failed was lost, or it was done nevertheless.
-func TestDiskFaults(t *testing.T) {
+func TestI03_DiskFaults(t *testing.T) {
 	kinds := map[string]opKind{
 		"create": opCreate, "write": opWrite, "sync": opSync, "sync of the folder": opSyncDir, "truncate": opTruncate,
 	}
@@ -437,7 +437,7 @@ func testDiskFault(t *testing.T, kind opKind, kept bool, before int) {
 	}
 }
 
-func TestNoSpaceThenSpaceAgain(t *testing.T) {
+func TestI15_NoSpaceThenSpaceAgain(t *testing.T) {
 	for _, kind := range []opKind{opWrite, opTruncate} {
 		d := newDisk()
 		s := open(t, small(d))
@@ -465,7 +465,7 @@ func TestNoSpaceThenSpaceAgain(t *testing.T) {
 }
 
 // A disk that fails for long does not fill with attempts.
-func TestDiskFailsForLong(t *testing.T) {
+func TestI15_DiskFailsForLong(t *testing.T) {
 	d := newDisk()
 	o := small(d)
 	s := open(t, o)
@@ -487,7 +487,7 @@ func TestDiskFailsForLong(t *testing.T) {
 }
 
 // Nor with volumes whose header can be written and whose records cannot.
-func TestWritesFailForLong(t *testing.T) {
+func TestI15_WritesFailForLong(t *testing.T) {
 	d := newDisk()
 	o := small(d)
 	o.tend = time.Hour

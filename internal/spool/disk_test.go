@@ -19,6 +19,7 @@ type disk struct {
 	mu       sync.Mutex
 	names    map[string]*inode
 	inodes   int
+	base     map[string]*inode // what was there, durably, before the journal
 	journal  []op
 	locked   bool
 	capacity int64            // 0: endless
@@ -55,6 +56,7 @@ type op struct {
 // fault makes the next times operations of a kind fail with err. kept: it was
 // done nevertheless.
 type fault struct {
+	skip  int // so many before it go well
 	times int
 	only  func(op) bool // nil: all
 	kept  bool
@@ -74,7 +76,12 @@ func (d *disk) do(o op, change func() error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f := d.faults[o.kind]
-	if f.times > 0 && (f.only == nil || f.only(o)) {
+	due := f.times > 0 && (f.only == nil || f.only(o))
+	if due && f.skip > 0 {
+		f.skip--
+		d.faults[o.kind], due = f, false
+	}
+	if due {
 		f.times--
 		d.faults[o.kind] = f
 		switch {
@@ -288,6 +295,15 @@ func (d *disk) clone() *disk {
 		c.inodes++
 		c.names[name] = &inode{c.inodes, slices.Clone(n.data)}
 	}
+	c.base = copyOf(c.names)
+	return c
+}
+
+func copyOf(names map[string]*inode) map[string]*inode {
+	c := map[string]*inode{}
+	for name, n := range names {
+		c[name] = &inode{n.id, slices.Clone(n.data)}
+	}
 	return c
 }
 
@@ -340,8 +356,11 @@ func (d *disk) crash(n int, k keep) *disk {
 	lost := d.forgotten(n)
 	namesGone := false
 	after := newDisk()
-	after.inodes = d.inodes
+	after.inodes, after.names = d.inodes, copyOf(d.base)
 	nodes := map[int]*inode{}
+	for _, n := range after.names {
+		nodes[n.id] = n
+	}
 	for i, o := range d.journal[:n] {
 		var part *rand.Rand
 		if lost[i] {
@@ -360,6 +379,7 @@ func (d *disk) crash(n int, k keep) *disk {
 		}
 		after.apply(o, nodes, part)
 	}
+	after.base = copyOf(after.names)
 	return after
 }
 

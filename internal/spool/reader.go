@@ -112,7 +112,7 @@ func (sc *scanner) fill(n int) {
 	if cap(sc.buf)-sc.at < n {
 		next := sc.buf[:0]
 		if !sc.reuse || cap(next) < n {
-			next = make([]byte, 0, max(n, readSize))
+			next = make([]byte, 0, max(n, int(min(readSize, sc.limit-sc.pos))))
 		}
 		sc.buf, sc.at = append(next, have...), 0
 	}
@@ -217,6 +217,7 @@ func (r *Reader) open(v volume) error {
 	if r.at.Volume != v.ordinal {
 		r.at = Cursor{Volume: v.ordinal}
 	}
+	r.at.Seq = max(r.at.Seq, v.first)
 	r.file = f
 	r.sc = scanner{file: f, volume: v.ordinal, id: v.id, pos: max(headerLen, r.at.Offset)}
 	return nil

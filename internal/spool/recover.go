@@ -8,13 +8,21 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+
+	"felhom.eu/hub/internal/hub"
 )
 
 // found is a volume as it lies in the folder at start.
 type found struct {
-	header      // only the ordinal where intact is false
-	intact bool // the header is
+	header      // only the ordinal, and the id if it can be read, where intact is false
+	intact bool // the header is, and its ordinal is that of the name
 	size   int64
+}
+
+// is reports whether the volume may be the one that had this id; an id of
+// zero is not known.
+func (f found) is(id hub.SpoolID) bool {
+	return f.id == id || f.id == hub.SpoolID{} || id == hub.SpoolID{}
 }
 
 // recover reads the whole folder: it sets everything in s that comes from
@@ -24,14 +32,19 @@ func (s *Spool) recover() error {
 	if err != nil {
 		return err
 	}
-	cursor, known, err := readCursor(s.fs)
+	cursor, id, err := readCursor(s.fs)
 	switch {
 	case errors.Is(err, ErrNewer):
 		return err
 	case err != nil && !(errors.Is(err, fs.ErrNotExist) && len(volumes) == 0):
 		s.log.Warn("the spool has no cursor: all that is kept will be read again", "error", err)
 	}
-	s.cursor = cursor
+	known := err == nil && believable(cursor, id, volumes)
+	if known {
+		s.cursor = cursor
+	} else if err == nil {
+		s.log.Error("the spool's cursor is not that of these volumes: all that is kept will be read again", "cursor", cursor)
+	}
 	s.committer.ordinal, s.committer.nextSeq = cursor.Volume, max(1, cursor.Seq)
 	for i, f := range volumes {
 		if err := s.recoverVolume(f, endOf(f, volumes[i+1:])); err != nil {
@@ -44,6 +57,19 @@ func (s *Spool) recover() error {
 	s.inherited = s.committer.ordinal
 	s.markShipped()
 	return nil
+}
+
+// believable reports whether the cursor belongs to these volumes: its volume
+// is there, or no older one is, for the oldest go first. Otherwise one of the
+// two was restored or copied from elsewhere, and volumes that lie before the
+// cursor may never have been shipped.
+func believable(c Cursor, id hub.SpoolID, volumes []found) bool {
+	for _, v := range volumes {
+		if v.ordinal == c.Volume {
+			return v.is(id)
+		}
+	}
+	return len(volumes) == 0 || volumes[0].ordinal > c.Volume
 }
 
 // inspect reads the headers of all volumes, in the order of ordinals.
@@ -85,19 +111,16 @@ func (s *Spool) inspectVolume(ordinal uint64) (found, error) {
 		return found{}, err
 	}
 	if err != nil || h.ordinal != ordinal {
-		return found{header: header{ordinal: ordinal}, size: size}, nil
+		return found{header: header{ordinal: ordinal, id: h.id}, size: size}, nil
 	}
 	return found{header: h, intact: true, size: size}, nil
 }
 
-// endOf returns what the next volume says about the end of f, or nil.
+// endOf returns what the volume after f says about the end of f, or nil.
 func endOf(f found, later []found) *bound {
 	for _, n := range later {
-		if n.intact {
-			if n.prev.ordinal == f.ordinal {
-				return &n.prev
-			}
-			return nil
+		if n.intact && n.prev.ordinal == f.ordinal && f.is(n.prev.id) {
+			return &n.prev
 		}
 	}
 	return nil
@@ -114,7 +137,7 @@ func (s *Spool) recoverVolume(f found, end *bound) error {
 
 	sc := scanner{file: file, volume: f.ordinal, id: f.id, pos: headerLen, limit: f.size, reuse: true}
 	if end != nil {
-		sc.limit = min(sc.limit, end.length)
+		sc.limit, sc.id = min(sc.limit, end.length), cmp.Or(f.id, end.id)
 	}
 	v := &volume{header: f.header, length: headerLen, synced: headerLen, next: f.first, size: f.size}
 	bad, tail := s.scan(&sc, v, f.intact)
@@ -178,6 +201,10 @@ func (s *Spool) scan(sc *scanner, v *volume, intact bool) (bad []span, tail span
 		if !intact && !seen {
 			v.first, v.next = f.seq, f.seq
 		}
+		if f.seq < v.next { // it was read already, or never this volume's: readers pass it over
+			bad = append(bad, span{f.offset, sc.pos})
+			continue
+		}
 		if f.seq > v.next {
 			v.lost = append(v.lost, seqs{v.next, f.seq})
 		}
@@ -209,7 +236,7 @@ func (s *Spool) judge(v *volume, bad []span) {
 // lastNonZero returns the end of the last byte in the range that is not zero,
 // or its beginning.
 func lastNonZero(file io.ReaderAt, r span) int64 {
-	b := make([]byte, readSize)
+	b := make([]byte, min(readSize, r.to-r.from))
 	for to := r.to; to > r.from; to = max(r.from, to-readSize) {
 		from := max(r.from, to-readSize)
 		n, _ := file.ReadAt(b[:to-from], from)

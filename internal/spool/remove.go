@@ -1,6 +1,10 @@
 package spool
 
-import "time"
+import (
+	"errors"
+	"io/fs"
+	"time"
+)
 
 const sweepInterval = time.Minute
 
@@ -56,6 +60,9 @@ func (s *Spool) removeShipped() {
 func (s *Spool) mayRemove() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.leaving != nil {
+		return true
+	}
 	if len(s.volumes) == 0 || !s.shippedWholly(s.volumes[0]) {
 		return false
 	}
@@ -69,15 +76,25 @@ func (s *Spool) mayRemove() bool {
 		kept > s.opts.KeepBytes || s.nearlyFull()
 }
 
-// removeOldest forgets the oldest volume first, so that no reader misses it,
-// then deletes it. Its end lies before a cursor that is durable.
+// removeOldest takes the oldest volume from the readers first, so that none
+// misses it, then deletes it, or what the last call could not delete. Its end
+// lies before a cursor that is durable.
 func (s *Spool) removeOldest() error {
 	s.mu.Lock()
-	v := s.volumes[0]
-	s.volumes = append(s.volumes[:0:0], s.volumes[1:]...)
+	if s.leaving == nil {
+		s.leaving = s.volumes[0]
+		s.volumes = append(s.volumes[:0:0], s.volumes[1:]...)
+	}
+	name := volumeName(s.leaving.ordinal)
 	s.mu.Unlock()
-	s.log.Debug("a shipped volume of the spool is removed", "volume", volumeName(v.ordinal))
-	return s.fs.Remove(volumeName(v.ordinal))
+	s.log.Debug("a shipped volume of the spool is removed", "volume", name)
+	if err := s.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaving = nil
+	return nil
 }
 
 // shippedWholly reports whether v is closed and has no record behind the

@@ -105,6 +105,7 @@ type Spool struct {
 	queued   int64 // bytes in queue
 	closed   bool
 	volumes  []*volume // in the order of ordinals; only the last may be active
+	leaving  *volume   // shipped, unknown to readers, not deleted yet
 	cursor   Cursor
 	oldest   int64 // received_at of the first record behind cursor; 0: there is none
 	writing  int64 // received_at of the group being written; 0: none is
@@ -219,10 +220,11 @@ func (s *Spool) Cursor() Cursor {
 func (s *Spool) Advance(to Cursor) error {
 	s.advanceMu.Lock()
 	defer s.advanceMu.Unlock()
-	if err := s.checkAdvance(to); err != nil {
+	id, err := s.checkAdvance(to)
+	if err != nil {
 		return err
 	}
-	if err := s.writeState(cursorName, to.encode()); err != nil {
+	if err := s.writeState(cursorName, append(to.encode(), id[:]...)); err != nil {
 		return err
 	}
 	for end := s.end(); !s.moveCursor(to, s.firstSince(to), end); {
@@ -232,14 +234,15 @@ func (s *Spool) Advance(to Cursor) error {
 	return nil
 }
 
-func (s *Spool) checkAdvance(to Cursor) error {
+// checkAdvance returns the id of the volume that to lies in.
+func (s *Spool) checkAdvance(to Cursor) (id hub.SpoolID, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, found := slices.BinarySearchFunc(s.volumes, to.Volume, byOrdinal)
 	if to.before(s.cursor) || !found || to.Offset > s.volumes[i].length || to.Seq > s.volumes[i].next {
-		return fmt.Errorf("the spool's cursor cannot move from %+v to %+v: not the end of a later record", s.cursor, to)
+		return id, fmt.Errorf("the spool's cursor cannot move from %+v to %+v: not the end of a later record", s.cursor, to)
 	}
-	return nil
+	return s.volumes[i].id, nil
 }
 
 func byOrdinal(v *volume, ordinal uint64) int {
@@ -381,6 +384,9 @@ func (s *Spool) askFree() (int64, error) {
 func (s *Spool) diskBytes() (sum int64) {
 	for _, v := range s.volumes {
 		sum += v.size
+	}
+	if s.leaving != nil {
+		sum += s.leaving.size
 	}
 	return sum
 }

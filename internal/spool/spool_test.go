@@ -264,7 +264,7 @@ func TestContextEndsWhileTheDiskStalls(t *testing.T) {
 }
 
 // readAllKinds is readAll for records that report did not make.
-func readAllKinds(t *testing.T, s *Spool, from Cursor) (entries []Entry) {
+func readAllKinds(t testing.TB, s *Spool, from Cursor) (entries []Entry) {
 	r := s.Reader(from)
 	defer r.Close()
 	for {
@@ -374,7 +374,7 @@ func TestVolumesCloseBySizeAndAge(t *testing.T) {
 	recount(t, s)
 }
 
-func TestShippedVolumesAreKeptThenRemoved(t *testing.T) {
+func TestI14_ShippedVolumesAreKeptThenRemoved(t *testing.T) {
 	d, c := newDisk(), newClock()
 	var mu sync.Mutex
 	var refuse error
@@ -435,7 +435,7 @@ func TestShippedVolumesAreKeptThenRemoved(t *testing.T) {
 	}
 }
 
-func TestFullSpoolRefusesThenAcceptsAgain(t *testing.T) {
+func TestI15_FullSpoolRefusesThenAcceptsAgain(t *testing.T) {
 	d := newDisk()
 	o := small(d)
 	o.MaxBytes, o.VolumeBytes, o.KeepBytes = 8<<10, 1<<10, 1<<20
@@ -466,7 +466,7 @@ func TestFullSpoolRefusesThenAcceptsAgain(t *testing.T) {
 
 // Less free space than two volumes is as good as none; shipped volumes go
 // before that.
-func TestNearlyFullDisk(t *testing.T) {
+func TestI15_NearlyFullDisk(t *testing.T) {
 	d := newDisk()
 	o := small(d)
 	s := open(t, o)
@@ -533,7 +533,7 @@ func TestStateFiles(t *testing.T) {
 	}
 }
 
-func TestBallastLetsTheCursorMoveOnAFullDisk(t *testing.T) {
+func TestI15_BallastLetsTheCursorMoveOnAFullDisk(t *testing.T) {
 	d := newDisk()
 	d.capacity = 64 << 10
 	o := small(d)
@@ -556,7 +556,7 @@ func TestBallastLetsTheCursorMoveOnAFullDisk(t *testing.T) {
 	}
 }
 
-func TestOneProcessPerSpool(t *testing.T) {
+func TestI11_OneProcessPerSpool(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir})
 	_, err := Open(Options{Dir: dir})

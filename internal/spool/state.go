@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"math"
 	"strings"
+
+	"felhom.eu/hub/internal/hub"
 )
 
 // A state file is a prefix as that of a volume, the CRC32C of the data (4),
@@ -21,6 +23,7 @@ const (
 	stateSuffix    = ".state"
 	tempSuffix     = ".tmp"
 	cursorName     = "cursor"
+	cursorLen      = 24
 
 	// ballastName is a file that only takes up space: it is given back when a
 	// state file must be written to a full disk.
@@ -166,19 +169,22 @@ func (c Cursor) encode() []byte {
 	return binary.LittleEndian.AppendUint64(b, c.Seq)
 }
 
-// readCursor returns the cursor kept on disk and whether there is one: without
-// it everything kept is read again, and whoever ships asks what is there.
-func readCursor(fsys FS) (c Cursor, found bool, err error) {
+// readCursor returns the cursor kept on disk and the id of its volume, zero
+// where an older hub kept it. Without a cursor everything kept is read again,
+// and whoever ships asks what is there.
+func readCursor(fsys FS) (c Cursor, id hub.SpoolID, err error) {
 	b, err := readState(fsys, cursorName)
-	if err != nil || len(b) != 24 {
-		if err == nil {
-			err = ErrStateDamaged
-		}
-		return Cursor{}, false, err
+	switch {
+	case err != nil:
+		return c, id, err
+	case len(b) == cursorLen+len(id):
+		id = hub.SpoolID(b[cursorLen:])
+	case len(b) != cursorLen:
+		return c, id, ErrStateDamaged
 	}
 	return Cursor{
 		Volume: binary.LittleEndian.Uint64(b),
 		Offset: int64(binary.LittleEndian.Uint64(b[8:])),
 		Seq:    binary.LittleEndian.Uint64(b[16:]),
-	}, true, nil
+	}, id, nil
 }

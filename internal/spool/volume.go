@@ -23,8 +23,8 @@ import (
 //	24  spool id   16
 //	40  created_at  8   milliseconds since 1970
 //	48  first seq   8
-//	56  previous   24   ordinal, synced and length of the volume before it, or zeros
-//	80  zeros      44
+//	56  previous   40   ordinal, synced, length and spool id of the volume before it, or zeros
+//	96  zeros      28
 //	124 CRC32C      4   of bytes 0–123
 const (
 	volumeMagic   = "FelhomSP"
@@ -37,10 +37,12 @@ const (
 
 // bound says where a volume ends that was followed by another. Frames that
 // were written behind length, by a group whose write or fsync failed, were
-// never acknowledged; those behind synced may be torn.
+// never acknowledged; those behind synced may be torn. The id keeps it from
+// being said of another volume that was put in that one's place.
 type bound struct {
 	ordinal        uint64
 	synced, length int64
+	id             hub.SpoolID // zero: not known
 }
 
 type header struct {
@@ -60,6 +62,7 @@ func (h header) encode() []byte {
 	b = binary.LittleEndian.AppendUint64(b, h.prev.ordinal)
 	b = binary.LittleEndian.AppendUint64(b, uint64(h.prev.synced))
 	b = binary.LittleEndian.AppendUint64(b, uint64(h.prev.length))
+	b = append(b, h.prev.id[:]...)
 	b = b[:headerLen-4]
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
@@ -89,6 +92,7 @@ func decodeHeader(b []byte) (h header, err error) {
 			ordinal: binary.LittleEndian.Uint64(b[56:]),
 			synced:  int64(binary.LittleEndian.Uint64(b[64:])),
 			length:  int64(binary.LittleEndian.Uint64(b[72:])),
+			id:      hub.SpoolID(b[80:96]),
 		},
 	}, nil
 }
@@ -168,4 +172,4 @@ func (v *volume) recordsSince(c Cursor) int64 {
 }
 
 // bound is what the header of the next volume says of this one.
-func (v *volume) bound() bound { return bound{v.ordinal, v.synced, v.length} }
+func (v *volume) bound() bound { return bound{v.ordinal, v.synced, v.length, v.id} }
