@@ -44,6 +44,7 @@ reports of about 2.6 KB over real connections to the hub's own parts in this one
 	flags.StringSliceVar(&o.Scenarios, "scenario", bench.DefaultScenarios, "what to measure: "+strings.Join(bench.Scenarios, ", "))
 	flags.StringVar(&o.Dir, "dir", "", "`folder` on the disk to measure (default: the one for temporary files)")
 	flags.IntVar(&o.Connections, "connections", 0, "kept alive, one request at a time on each (default 64, memory 2000)")
+	flags.IntVar(&o.Hosts, "hosts", 0, "that report in turns; few of them meet the hub's rates (default 10000)")
 	flags.Var(duration{&o.Duration}, "duration", "of each scenario (default: a, b, c 12s, d 60s, rate and memory 30s)")
 	flags.Var(perSecond{&o.Rate}, "rate", "reports a second of rate (default 2000/s), memory and backlog (1000/s)")
 	flags.StringVar(&o.Encoding, "encoding", "identity", "of bodies: identity, gzip or zstd")

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -26,6 +27,7 @@ type Options struct {
 
 	Scenarios   []string      // of Scenarios; empty: DefaultScenarios
 	Connections int           // 0: 64, memory 2,000
+	Hosts       int           // that report in turns; 0: 10,000, with which the default rates do not get in the way
 	Duration    time.Duration // of each scenario but backlog; 0: each its own
 	Rate        float64       // of rate (0: 2,000), memory and backlog (0: 1,000), a second
 	Encoding    string        // identity, gzip, zstd; empty: identity
@@ -92,8 +94,8 @@ func (o Options) Check() error {
 	switch {
 	case o.HTTP != 1 && o.HTTP != 2:
 		return fmt.Errorf("there is no HTTP/%d here: 1 or 2", o.HTTP)
-	case o.Connections < 0 || o.Backlog < 0 || o.Rate < 0 || o.Duration < 0:
-		return errors.New("connections, backlog, rate and duration must not be negative")
+	case o.Connections < 0 || o.Hosts < 0 || o.Backlog < 0 || o.Rate < 0 || o.Duration < 0:
+		return errors.New("connections, hosts, backlog, rate and duration must not be negative")
 	}
 	_, err := compressor(o.Encoding)
 	return err
@@ -152,7 +154,7 @@ func (b *bench) load(rate float64, duration time.Duration, connections int) Load
 	if b.o.Connections > 0 {
 		connections = b.o.Connections
 	}
-	return Load{HTTP: b.o.HTTP, Encoding: b.o.Encoding, Seed: b.seed, Hosts: defaultHosts,
+	return Load{HTTP: b.o.HTTP, Encoding: b.o.Encoding, Seed: b.seed, Hosts: cmp.Or(b.o.Hosts, defaultHosts),
 		Connections: connections, Rate: rate, Duration: duration}
 }
 

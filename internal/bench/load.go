@@ -131,9 +131,10 @@ func compressor(encoding string) (func(plain []byte) ([]byte, error), error) {
 	case "identity":
 		return nil, nil
 	case "gzip":
+		w := gzip.NewWriter(nil)
 		return func(plain []byte) ([]byte, error) {
 			var b bytes.Buffer
-			w := gzip.NewWriter(&b)
+			w.Reset(&b)
 			_, err := w.Write(plain)
 			err = errors.Join(err, w.Close())
 			return b.Bytes(), err
