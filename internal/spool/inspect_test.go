@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -120,13 +121,17 @@ func TestInspect(t *testing.T) {
 					t.Errorf("damage %+v, want %+v", d, l)
 				}
 			}
-			if in.CursorErr != nil || in.Cursor != entries[4].End || string(in.States["cut"].Data) != "x" {
+			cursor, shipped := entries[4].End, uint64(1)
+			if !slices.ContainsFunc(in.Volumes, func(v VolumeInfo) bool { return v.Ordinal == cursor.Volume }) {
+				cursor, shipped = Cursor{}, 0 // its volume is gone while an older one is there: not believed
+			}
+			if in.CursorErr != nil || in.Cursor != cursor || string(in.States["cut"].Data) != "x" {
 				t.Errorf("cursor %+v (%v), cut %+v", in.Cursor, in.CursorErr, in.States["cut"])
 			}
 			var records int64
 			for _, v := range in.Volumes {
 				records += v.Records
-				if v.ID.String() == "" || !v.Closed && v.Ordinal != 3 || v.Shipped != (v.Ordinal == 1) {
+				if v.ID.String() == "" || !v.Closed && v.Ordinal != 3 || v.Shipped != (v.Ordinal == shipped) {
 					t.Errorf("volume %+v", v)
 				}
 			}
