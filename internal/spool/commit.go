@@ -15,6 +15,12 @@ const (
 	maxPooledFrame = 64 << 10 // larger buffers are not kept for the next Append
 	tendInterval   = time.Second
 	clockStep      = 30 * time.Second // a step back of the clock that is worth a line in the log
+
+	// A sync costs the processor as much as a dozen reports (m: 130 µs), so while
+	// so many come that crowd of them meet in one group, the next group is given a
+	// moment to gather: a fifth less processor time for each.
+	crowd  = 8
+	gather = time.Millisecond
 )
 
 // request is one Append on its way through the committer.
@@ -86,6 +92,9 @@ func (s *Spool) commitLoop() {
 		case <-s.wake:
 			for s.takeGroup() {
 				s.commitGroup()
+				if len(s.committer.group) >= crowd {
+					time.Sleep(gather)
+				}
 			}
 		case <-tick.C:
 			s.tend()
