@@ -8,7 +8,7 @@ GO_BUILD = go build -trimpath -buildvcs=false
 # The slowest package decides; the whole takes much less than this for each.
 TEST_TIMEOUT = 15m
 
-.PHONY: help run build test check lint bench engine clean
+.PHONY: help run build test check lint bench torture engine clean
 
 help: ## list the targets (default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ lint: ## gofmt, go vet, staticcheck
 
 bench: engine ## every benchmark
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+torture: engine ## harm a real hub, and count what is lost: FAULT=kill-hub ROUNDS=200 SEED=1 FLOOR=1000
+	$(GO_BUILD) -o bin/hub-torture ./cmd/hub-torture
+	@bin/hub-torture $(if $(FAULT),-fault $(FAULT)) $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SEED),-seed $(SEED)) $(if $(FLOOR),-floor $(FLOOR))
 
 engine: build ## fetch the engine library into the cache, once
 	@bin/hub engine fetch

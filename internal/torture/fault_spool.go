@@ -75,6 +75,9 @@ func fill(name string) error {
 }
 
 func twoHubs(s *stand, _ int) (time.Duration, error) {
+	if err := s.traffic(200*time.Millisecond, time.Second); err != nil {
+		return 0, err
+	}
 	log := filepath.Join(s.dir, "second.log")
 	began := time.Now()
 	second, err := s.serve("127.0.0.1:0", "127.0.0.1:0", log)

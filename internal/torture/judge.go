@@ -16,8 +16,7 @@ type verdict struct {
 	acknowledged, again int // reports; those acknowledged more than once
 	excused             int // acknowledged, destroyed by the harness, and not there
 	lost, doubled       int
-	missing             map[uint64]bool // ids of lost and excused
-	places              []string        // the first lost and doubled ones, and where to look
+	places              []string // the first lost and doubled ones, and where to look
 }
 
 const mostPlaces = 10
@@ -38,7 +37,7 @@ func (v *verdict) place(format string, args ...any) {
 	}
 }
 
-// stored has one line a row of host_reports, with what the other tables hold for
+// storedQuery has one line a row of host_reports, with what the other tables hold for
 // it, each counted by the row's own place in the spool.
 const storedQuery = `SELECT hex(r.body_sha256), r.host_id, r.spool_id, r.spool_seq, hex(b.sum), b.n, r.guest_total, g.n, r.rejected_total, i.n
 FROM host_reports AS r
@@ -59,7 +58,7 @@ func (r *row) String() string { return fmt.Sprintf("spool %s/%d", r.spoolID, r.s
 
 // judge compares what was acknowledged with what ClickHouse holds.
 func (s *stand) judge() (*verdict, error) {
-	v := &verdict{missing: map[uint64]bool{}}
+	v := &verdict{}
 	seen := make(map[digest]bool, len(s.ledger.reports))
 	sums := totals{}
 	err := s.ask(storedQuery, func(line string) error {
@@ -74,6 +73,12 @@ func (s *stand) judge() (*verdict, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.judgeMissing(v, seen)
+	return v, s.judgeTotals(v, sums)
+}
+
+// judgeMissing looks for acknowledged reports that no row holds.
+func (s *stand) judgeMissing(v *verdict, seen map[digest]bool) {
 	for sum, known := range s.ledger.reports {
 		v.acknowledged++
 		if known.times > 1 {
@@ -87,9 +92,7 @@ func (s *stand) judge() (*verdict, error) {
 		default:
 			v.loses("report %d of %s, acknowledged %s, body %X: nowhere in host_reports", known.id, known.host, time.UnixMilli(known.at).UTC().Format("15:04:05.000"), sum[:8])
 		}
-		v.missing[known.id] = true
 	}
-	return v, s.judgeTotals(v, sums)
 }
 
 // judgeRow holds one row to what the ledger knows.
