@@ -8,10 +8,10 @@ GO_BUILD = go build -trimpath -buildvcs=false
 # The slowest package decides; the whole takes much less than this for each.
 TEST_TIMEOUT = 15m
 
-.PHONY: help run build test check lint bench bench-sqlite engine clean
+.PHONY: help run build test check lint bench bench-ingest bench-sqlite torture engine clean
 
 help: ## list the targets (default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build engine ## build, and try everything out: hub demo
 	@bin/hub demo
@@ -36,8 +36,15 @@ lint: ## gofmt, go vet, staticcheck
 bench: engine ## every benchmark
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
 
+bench-ingest: engine ## the way of a report, beside a bare handler: one table
+	@bin/hub bench ingest
+
 bench-sqlite: ## the hub beside one SQLite transaction a report, and the ratio
 	cd internal/benchsqlite && go test -count=1 -v -run TestCompare .
+
+torture: engine ## harm a real hub, and count what is lost: FAULT=kill-hub ROUNDS=200 SEED=1 FLOOR=1000
+	$(GO_BUILD) -o bin/hub-torture ./cmd/hub-torture
+	@bin/hub-torture $(if $(FAULT),-fault $(FAULT)) $(if $(ROUNDS),-rounds $(ROUNDS)) $(if $(SEED),-seed $(SEED)) $(if $(FLOOR),-floor $(FLOOR))
 
 engine: build ## fetch the engine library into the cache, once
 	@bin/hub engine fetch

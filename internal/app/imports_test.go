@@ -23,8 +23,8 @@ var layers = [][]string{
 	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/fleetfile"},
 	{"internal/audit", "internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
 	{"internal/app", "internal/bench"},
-	{"internal/demo"},
-	{"cmd/hub", "cmd/hub-engine"},
+	{"internal/demo", "internal/torture"},
+	{"cmd/hub", "cmd/hub-engine", "cmd/hub-torture"},
 }
 
 // homes names the packages that may import a third-party module: one each, but
