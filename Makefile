@@ -11,7 +11,7 @@ TEST_TIMEOUT = 15m
 .PHONY: help run build test check lint bench bench-ingest bench-sqlite torture engine clean
 
 help: ## list the targets (default)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build engine ## build, and try everything out: hub demo
 	@bin/hub demo
