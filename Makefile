@@ -21,8 +21,12 @@ build: ## bin/hub, static, and bin/hub-engine beside it
 	$(GO_BUILD) -ldflags '-s -w -X main.Version=$(VERSION)' -o bin/hub ./cmd/hub
 	$(GO_BUILD) -ldflags '-s -w' -o bin/hub-engine ./cmd/hub-engine
 
+# These load the machine on purpose: others that watch a clock run without them.
+HEAVY = ./internal/bench ./internal/torture
+
 test: engine ## every test, on the real engine
-	go test -timeout $(TEST_TIMEOUT) ./...
+	go test -timeout $(TEST_TIMEOUT) $$(go list ./... | grep -vE '/internal/(bench|torture)$$')
+	go test -timeout $(TEST_TIMEOUT) -p 1 $(HEAVY)
 
 check: lint ## the linters and the tests that need no engine and no patience
 	go test -short -timeout 5m ./...
