@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -183,12 +184,21 @@ func (s *stand) shipped(t time.Time) error {
 	})
 }
 
-// drained waits until the spool is empty.
+// drained waits until the spool is empty, with patience for as long as it gets
+// emptier.
 func (s *stand) drained() error {
-	return s.until("an empty spool", func() bool {
-		st, err := s.status()
-		return err == nil && st.Spool.UnshippedRecords == 0
-	})
+	left, err := int64(math.MaxInt64), error(nil)
+	for left > 0 && err == nil {
+		err = s.until("a spool with less in it", func() bool {
+			st, err := s.status()
+			less := err == nil && st.Spool.UnshippedRecords < left
+			if less {
+				left = st.Spool.UnshippedRecords
+			}
+			return less
+		})
+	}
+	return err
 }
 
 func (s *stand) until(what string, f func() bool) error {
