@@ -8,7 +8,18 @@ import (
 	"felhom.eu/hub/internal/engine"
 )
 
-func killHub(s *stand, _ int) (time.Duration, error) {
+// killHub kills at any moment of a hub's first seconds; in every third round it
+// waits until that run has begun to ship, so that inserts are under way.
+func killHub(s *stand, n int) (time.Duration, error) {
+	if n%3 == 0 {
+		err := s.until("shipping", func() bool {
+			st, err := s.status()
+			return err == nil && !st.ClickHouse.ShippedAt.IsZero()
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
 	if err := s.traffic(200*time.Millisecond, 2*time.Second); err != nil {
 		return 0, err
 	}
