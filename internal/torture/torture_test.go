@@ -26,7 +26,7 @@ func TestTorture(t *testing.T) {
 		fault  string
 		rounds int
 	}{
-		{"kill-hub", 3}, {"kill-both", 2}, {"cut", 2}, {"refuse-252", 2}, {"damage", 3}, {"restored-spool", 1},
+		{"kill-hub", 2}, {"kill-both", 1}, {"cut", 1}, {"refuse-252", 2}, {"damage", 2}, {"restored-spool", 1},
 	} {
 		t.Run(short.fault, func(t *testing.T) {
 			t.Parallel() // each waits most of the time
