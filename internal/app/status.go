@@ -121,7 +121,7 @@ func (a *App) metrics(version string) []httpapi.Metric {
 	}
 	list := []httpapi.Metric{
 		{Name: "hub_info", Help: "Always 1; the label tells the version.", Labels: map[string]string{"version": version}, Value: func() float64 { return 1 }},
-		counter("hub_rejected_items_total", "Parts of accepted reports that were left out.", func() float64 { return float64(a.shipper.Status().RejectedItems) }),
+		counter("hub_rejected_items_total", "Parts of accepted reports that were left out.", func() float64 { return float64(a.shipper.Status().LeftOut) }),
 
 		gauge("hub_spool_unshipped_records", "Acknowledged records that ClickHouse does not have yet.", func() float64 { return float64(a.spool.Stats().UnshippedRecords) }),
 		gauge("hub_spool_unshipped_bytes", "Bytes of volumes behind the cursor.", func() float64 { return float64(a.spool.Stats().UnshippedBytes) }),

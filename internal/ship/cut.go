@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"slices"
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
@@ -36,10 +34,6 @@ type cut struct {
 	Generation map[string]int `json:"generation,omitempty"` // of a table's token; absent is 1
 	Salt       string         `json:"salt,omitempty"`       // in tokens of a cut whose earlier cuts are not known
 
-	// Boots are, for each table, the run of the server that its block was last
-	// sent to: an earlier table's may have been another one.
-	Boots map[string]string `json:"boots,omitempty"`
-
 	batch   clickhouse.Batch
 	entries []entry
 	bytes   int
@@ -55,7 +49,8 @@ type entry struct {
 	items []hub.RejectedItem // parts of an accepted report that are left out
 }
 
-const cutState = "cut"
+// CutState is the name under which the spool keeps the last cut.
+const CutState = "cut"
 
 func (c *cut) span() clickhouse.Range {
 	return clickhouse.Range{SpoolID: c.SpoolID, First: c.First, Last: c.Last}
@@ -75,33 +70,6 @@ func (c *cut) nextGeneration(table string) {
 	c.Generation[table] = max(1, c.Generation[table]) + 1
 }
 
-// sendTo notes, durably, that table's block is about to be sent to this run of
-// the server. The tables after it are noted with it unless they were sent
-// before: as a rule one save is enough for all.
-func (c *cut) sendTo(boot, table string, s *spool.Spool) error {
-	if c.Boots[table] == boot {
-		return nil
-	}
-	boots := maps.Clone(c.Boots)
-	if boots == nil {
-		boots = map[string]string{}
-	}
-	tables := clickhouse.Tables()
-	for _, later := range tables[slices.Index(tables, table):] {
-		if boots[later] == "" {
-			boots[later] = boot
-		}
-	}
-	boots[table] = boot
-	old := c.Boots
-	c.Boots = boots
-	err := c.save(s)
-	if err != nil {
-		c.Boots = old
-	}
-	return err
-}
-
 // missing returns the rows of the records that are not present.
 func (c *cut) missing(present map[uint64]bool) *clickhouse.Batch {
 	var b clickhouse.Batch
@@ -119,13 +87,13 @@ func (c *cut) save(s *spool.Spool) error {
 	if err != nil {
 		return err
 	}
-	return s.WriteState(cutState, data)
+	return s.WriteState(CutState, data)
 }
 
 // loadCut returns the cut that an earlier run wrote down, if it begins at the
 // cursor: an older one was finished.
 func loadCut(s *spool.Spool) (*cut, error) {
-	data, err := s.ReadState(cutState)
+	data, err := s.ReadState(CutState)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -247,4 +215,14 @@ func monthOf(events []hub.Event) time.Time {
 	}
 	year, month, _ := events[0].DetectedAt.UTC().Date()
 	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
+}
+
+// DescribeCut reads a cut that was written down: its records, and the place
+// where it begins. It is open while the spool's cursor stands there.
+func DescribeCut(data []byte) (clickhouse.Range, spool.Cursor, error) {
+	var c cut
+	if err := json.Unmarshal(data, &c); err != nil {
+		return clickhouse.Range{}, spool.Cursor{}, err
+	}
+	return c.span(), c.Start, nil
 }

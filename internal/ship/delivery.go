@@ -3,6 +3,7 @@ package ship
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
 )
@@ -14,19 +15,25 @@ type delivery struct {
 	table string
 	batch *clickhouse.Batch // what to send: the whole, or what is missing
 
-	doubt bool   // something may have been sent before
-	boot  string // the server's run then; empty: not known
+	doubt bool      // something may have been sent before
+	boot  string    // the server's run then; empty: an earlier run of the hub sent it, nobody knows how long ago
+	since time.Time // when this run first sent it
 }
+
+// trustToken is how long after a block was first sent its token alone answers for
+// it: the shortest time for which a log of tokens keeps it is seven days.
+const trustToken = 12 * time.Hour
 
 // attempt makes one try: it returns nil when the block is in the table, once.
 // After an error it is called again.
 //
 // Of all blocks under one token ClickHouse commits one, so sending under the
-// same token again doubles nothing, whatever of it may still be running; only a
-// restart of the server can lose the log of tokens, so after one the table is
-// looked at first. And the log can outlive the block: a block that was
-// acknowledged and is not there goes under the next generation of its token,
-// under which nothing can be running.
+// same token again doubles nothing, whatever of it may still be running, for as
+// long as the log of tokens has it. A restart of the server can lose that log, and
+// ten thousand later blocks push a token out of it: so after a restart of the
+// server or of the hub the table is looked at first. And the log can outlive the
+// block: a block that was acknowledged and is not there goes under the next
+// generation of its token, under which nothing can be running.
 func (d *delivery) attempt(ctx context.Context) error {
 	if d.cut.batch.Rows(d.table) == 0 {
 		return nil
@@ -35,16 +42,16 @@ func (d *delivery) attempt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.doubt && boot != d.boot {
+	if d.doubt && (boot != d.boot || time.Since(d.since) > trustToken) {
 		if done, err := d.look(ctx); done || err != nil {
 			return err
 		}
 	}
-	if err := d.cut.sendTo(boot, d.table, d.s.o.Spool); err != nil {
-		return err
-	}
 	doubted := d.doubt
 	d.doubt, d.boot = true, boot
+	if d.since.IsZero() {
+		d.since = time.Now()
+	}
 	if err := d.s.o.Store.Insert(ctx, d.batch, d.table, d.cut.token(d.table)); err != nil {
 		return err
 	}
@@ -55,8 +62,7 @@ func (d *delivery) attempt(ctx context.Context) error {
 	if done || err != nil {
 		return err
 	}
-	d.cut.nextGeneration(d.table)
-	if err := d.cut.save(d.s.o.Spool); err != nil {
+	if err := d.nextGeneration(); err != nil {
 		return err
 	}
 	return fmt.Errorf("%s: the server acknowledged %s and does not have all of it", d.table, d.cut.span())
@@ -86,11 +92,20 @@ func (d *delivery) look(ctx context.Context) (bool, error) {
 			return false, err
 		}
 		rest = d.cut.missing(present)
+		if err := d.nextGeneration(); err != nil { // a token is for the same rows only
+			return false, err
+		}
 		d.s.o.Logger.Warn("ClickHouse has a part of a range; the rest is sent", "table", d.table, "range", d.cut.span(), "rows", have, "expected", want)
 	}
 	d.s.count(func(st *Status) { st.Resent++ })
 	d.batch = rest
 	return false, nil
+}
+
+// nextGeneration gives the table's block another token, durably.
+func (d *delivery) nextGeneration() error {
+	d.cut.nextGeneration(d.table)
+	return d.cut.save(d.s.o.Spool)
 }
 
 func (s *Shipper) count(f func(*Status)) {

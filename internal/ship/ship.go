@@ -4,10 +4,11 @@
 // table under a token of its own, and moves the spool's cursor. While the
 // server is the same run of the same server, a retry under the same token is
 // enough: ClickHouse drops what it already has. A restart of the server can lose
-// the log of tokens, or leave it naming a part that was never committed. So
-// after one the [Shipper] looks first and sends what is missing; and whatever
-// was in doubt is counted when it was acknowledged: what is missing even then
-// goes under the next generation of its token.
+// the log of tokens, or leave it naming a part that was never committed, and what
+// an earlier run of the hub sent may have been pushed out of it since. So after
+// either the [Shipper] looks first and sends what is missing; and whatever was in
+// doubt is counted when it was acknowledged: what is missing even then goes under
+// the next generation of its token.
 package ship
 
 import (
@@ -48,8 +49,7 @@ type Status struct {
 	Resent   uint64 // blocks of those that were not there, or not whole
 	Doubled  uint64 // blocks found more than once: an alarm
 	Failures uint64 // attempts that failed
-
-	RejectedItems uint64 // parts of accepted reports that were left out
+	LeftOut  uint64 // parts of accepted reports that do not count
 
 	LastError string // of the newest attempt; empty: it succeeded
 	ShippedAt time.Time
@@ -102,6 +102,9 @@ func (s *Shipper) Run(ctx context.Context) {
 		if !doubt && s.o.Spool.Inherited(c.End.Volume) {
 			doubt, c.Salt = true, rand.Text()
 		}
+		if resumed == nil && s.retry(ctx, func(context.Context) error { return c.save(s.o.Spool) }) != nil {
+			return
+		}
 		if s.deliver(ctx, c, doubt) != nil {
 			return
 		}
@@ -133,9 +136,8 @@ func (s *Shipper) wait(ctx context.Context) bool {
 // deliver sends every block of a cut and moves the cursor. It tries until that
 // is done or ctx ends.
 func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
-	before := c.Boots // deliveries note newer ones in the cut, in a map of its own
 	for _, table := range clickhouse.Tables() {
-		d := delivery{s: s, cut: c, table: table, batch: &c.batch, doubt: doubt, boot: before[table]}
+		d := delivery{s: s, cut: c, table: table, batch: &c.batch, doubt: doubt}
 		if err := s.retry(ctx, d.attempt); err != nil {
 			return err
 		}
@@ -159,7 +161,7 @@ func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
 // noteItems tells of what an accepted report leaves out: of the first item; all of
 // them are rows of rejected_items.
 func (s *Shipper) noteItems(e entry) {
-	s.count(func(st *Status) { st.RejectedItems += uint64(len(e.items)) })
+	s.count(func(st *Status) { st.LeftOut += uint64(len(e.items)) })
 	first := e.items[0]
 	s.o.Logger.Warn("parts of an accepted report were left out", "host", e.HostID, "items", len(e.items),
 		"section", first.Section, "position", first.Position, "reason", first.Reason)

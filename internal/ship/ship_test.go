@@ -153,7 +153,7 @@ func (f *fixture) exactlyOnce(n int) {
 	}
 }
 
-func TestShipsEverythingOnce(t *testing.T) {
+func TestI02_ShipsEverythingOnce(t *testing.T) {
 	f := newFixture(t)
 	s, _ := f.start(f.db)
 	f.append(3000)
@@ -181,7 +181,7 @@ func TestRestartShipsTheRestOnce(t *testing.T) {
 	f.exactlyOnce(2000)
 }
 
-func TestLostCursorAndCutDoubleNothing(t *testing.T) {
+func TestI06_LostCursorAndCutDoubleNothing(t *testing.T) {
 	f := newFixture(t)
 	s, stop := f.start(f.db)
 	f.append(500)
@@ -285,7 +285,7 @@ func TestKilledBetweenInsertAndCursor(t *testing.T) {
 	f.exactlyOnce(200)
 }
 
-func TestClickHouseAwayKeepsEverything(t *testing.T) {
+func TestI13_ClickHouseAwayKeepsEverything(t *testing.T) {
 	f := newFixture(t)
 	store := &faulty{DB: f.db}
 	store.fail.Store(true)
@@ -334,8 +334,8 @@ func TestRejectedItemsAreCounted(t *testing.T) {
 	}
 	s, _ := f.start(f.db)
 	f.drained(s)
-	if st := s.Status(); st.RejectedItems != 2 {
-		t.Errorf("%d items of 2", st.RejectedItems)
+	if st := s.Status(); st.LeftOut != 2 {
+		t.Errorf("%d items of 2", st.LeftOut)
 	}
 }
 
@@ -542,6 +542,43 @@ func (p *powerless) Insert(ctx context.Context, b *clickhouse.Batch, table, toke
 
 func (p *powerless) Boot(ctx context.Context) (string, error) {
 	return fmt.Sprint("run ", p.run.Load()), ctx.Err()
+}
+
+// forgetful is a server whose log of tokens has lost what an earlier run of the
+// hub sent: ten thousand other blocks came since, or the spool is an old copy.
+type forgetful struct {
+	*clickhouse.DB
+	run  atomic.Int64
+	lose atomic.Bool // replies
+}
+
+func (g *forgetful) Insert(ctx context.Context, b *clickhouse.Batch, table, token string) error {
+	err := g.DB.Insert(ctx, b, table, fmt.Sprint(token, "@", g.run.Load()))
+	if err == nil && g.lose.Load() {
+		return errInjected
+	}
+	return err
+}
+
+func TestI10_WhatAnEarlierRunSentIsLookedForFirst(t *testing.T) {
+	f := newFixture(t)
+	store := &forgetful{DB: f.db}
+	store.lose.Store(true)
+	f.append(100)
+	s, stop := f.start(store)
+	for s.Status().Failures < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	f.reopen()
+	store.run.Store(1)
+	store.lose.Store(false)
+	s, _ = f.start(store)
+	f.drained(s)
+	f.exactlyOnce(100)
+	if st := s.Status(); st.Doubled != 0 {
+		t.Errorf("status: %+v", st)
+	}
 }
 
 // Each table's doubt is about the run of the server that it was sent to, not
