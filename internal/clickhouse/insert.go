@@ -65,9 +65,8 @@ func (db *DB) insertBlock(ctx context.Context, table string, rows block, token s
 const worthRoom = 1 << 20
 
 // makeRoom has a column of texts allocate all that it will need. It would grow by
-// quarters, and copy 32 MB of bodies four times over (m: a third of the time of a
-// cut); the driver has no other way to say how much is coming than a text of that
-// size, taken back.
+// quarters, and copy megabytes of bodies four times over; the driver has no other
+// way to say how much is coming than a text of that size, taken back.
 func makeRoom(into driver.Interface, values any) error {
 	texts, ok := values.([][]byte)
 	if !ok {

@@ -122,12 +122,6 @@ func (p *pack) place(offset int64) place {
 	return at
 }
 
-// Types of pack entries, of gitformat-pack(5).
-const (
-	ofsDelta = 6
-	refDelta = 7
-)
-
 // base returns the offset of the object that the one at offset differs from;
 // false where it is whole, or cannot be read.
 func (p *pack) base(offset int64) (int64, bool) {
@@ -137,8 +131,8 @@ func (p *pack) base(offset int64) (int64, bool) {
 	if len(rest) == 0 {
 		return 0, false
 	}
-	kind := rest[0] >> 4 & 7
-	for len(rest) > 0 && rest[0]&0x80 != 0 { // the size
+	kind := plumbing.ObjectType(rest[0] >> 4 & 7) // gitformat-pack(5)
+	for len(rest) > 0 && rest[0]&0x80 != 0 {      // the size
 		rest = rest[1:]
 	}
 	if len(rest) < 1+len(plumbing.ZeroHash) {
@@ -146,14 +140,14 @@ func (p *pack) base(offset int64) (int64, bool) {
 	}
 	rest = rest[1:]
 	switch kind {
-	case ofsDelta:
+	case plumbing.OFSDeltaObject:
 		distance := int64(rest[0] & 0x7f)
 		for len(rest) > 1 && rest[0]&0x80 != 0 {
 			rest = rest[1:]
 			distance = (distance+1)<<7 | int64(rest[0]&0x7f)
 		}
 		return offset - distance, distance > 0 && distance < offset
-	case refDelta:
+	case plumbing.REFDeltaObject:
 		base, err := p.index.FindOffset(plumbing.Hash(rest[:len(plumbing.ZeroHash)]))
 		return base, err == nil && base != offset
 	}

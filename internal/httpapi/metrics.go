@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -66,10 +65,6 @@ func (m Metric) collector() prometheus.Collector {
 
 func (m *metrics) count(route string, status int, reason string) {
 	m.replies.WithLabelValues(route, strconv.Itoa(status), reason).Inc()
-}
-
-func (m *metrics) took(route string, d time.Duration) {
-	m.seconds.WithLabelValues(route).Observe(d.Seconds())
 }
 
 func (m *metrics) handler() http.Handler {

@@ -37,6 +37,7 @@ type reply struct {
 // are taken), writes the reply, counts it, and turns a panic into a 500.
 func (s *Server) route(name string, answer func(*http.Request) reply, methods ...string) http.Handler {
 	allow := strings.Join(methods, ", ")
+	took := s.metrics.seconds.WithLabelValues(name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		var rep reply
@@ -48,7 +49,7 @@ func (s *Server) route(name string, answer func(*http.Request) reply, methods ..
 		}
 		rep.write(w)
 		s.metrics.count(name, rep.status, rep.reason)
-		s.metrics.took(name, time.Since(began))
+		took.Observe(time.Since(began).Seconds())
 	})
 }
 

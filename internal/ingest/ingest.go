@@ -179,9 +179,8 @@ func findKey(fleet *hub.Fleet, authorization string, now time.Time) (hub.Key, *h
 
 // Admit decides, before a body is read, whether the key may report at all and
 // whether its host and customer keep to their rates. A global key's host is
-// known only from the body; Accept looks at its rates.
-// It returns the host's customer, whose share of the hub the report takes; "" for
-// a global key.
+// known only from the body; Accept looks at its rates. It returns the host's
+// customer, whose share of the hub the report takes; "" for a global key.
 func (a *Acceptor) Admit(key hub.Key) (customer string, err error) {
 	switch key.Owner.Kind {
 	case hub.OwnerCustomer:

@@ -10,9 +10,8 @@ import (
 
 // What is done under load.
 const (
-	// defaultTurns is well over what one group of the
-	// spool needs to be full, and little enough that a report waits for
-	// milliseconds when every turn is taken.
+	// defaultTurns is well over what one group of the spool needs to be full, and
+	// little enough that a report waits for milliseconds when every turn is taken.
 	defaultTurns = 256
 	// maxWait is how long a report waits for its turn before its agent is sent
 	// away. Waiting costs nothing but its body's memory.

@@ -334,7 +334,7 @@ type Stats struct {
 	MaxBytes         int64     // Options.MaxBytes
 	LastSync         time.Time // when a commit last reached the disk; zero: not since Open
 	Damage           int       // damaged ranges found since Open; see Spool.Damage
-	NearlyFull       bool      // little room is left; see below
+	NearlyFull       bool      // little room is left; see above
 	Refusing         string    // reason with which Append refuses now; "" when it does not
 }
 

@@ -25,7 +25,7 @@ type site struct {
 // Rates are not limited, and the repository is read once: the harness is about
 // neither.
 const siteConfig = `fleet: {url: fleet.git, interval: 1h, identity_files: [identity.txt]}
-ingest: {host_rate: 0/s, customer_rate: 0/s}
+ingest: {host_rate: 0, customer_rate: 0}
 clickhouse: {embedded: {http_port: 0}}
 log: {format: json}
 `

@@ -309,7 +309,7 @@ func TestSizes(t *testing.T) {
 }
 
 func TestRates(t *testing.T) {
-	for text, want := range map[string]Rate{"10/s": 10, "600/m": 10, "1/h": 1.0 / 3600, "0/s": 0, "0.5/s": 0.5} {
+	for text, want := range map[string]Rate{"10/s": 10, "600/m": 10, "1/h": 1.0 / 3600, "0/s": 0, "0": 0, "0.5/s": 0.5} {
 		var got Rate
 		if err := got.UnmarshalText([]byte(text)); err != nil || math.Abs(float64(got-want)) > 1e-12 {
 			t.Errorf("%s: %v, %v", text, got, err)

@@ -54,7 +54,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Rate is a number of events a second. Its text is "10/s", "600/m" or "36000/h".
+// Rate is a number of events a second. Its text is "10/s", "600/m", "36000/h" or "0".
 type Rate float64
 
 // String returns the text, per second.
@@ -65,6 +65,10 @@ func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (r *Rate) UnmarshalText(text []byte) error {
+	if string(text) == "0" {
+		*r = 0
+		return nil
+	}
 	number, unit, _ := strings.Cut(string(text), "/")
 	seconds, known := map[string]float64{"s": 1, "m": 60, "h": 3600}[unit]
 	n, err := strconv.ParseFloat(number, 64)
