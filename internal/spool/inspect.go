@@ -20,7 +20,8 @@ type Inspection struct {
 	Damage  []Loss
 	Torn    []Damage // writes that were not finished: nothing acknowledged is in them
 	Cursor  Cursor
-	// CursorErr says why there is no cursor: fs.ErrNotExist, ErrStateDamaged.
+	// CursorErr says why there is no cursor: fs.ErrNotExist, ErrStateDamaged,
+	// ErrOtherCursor.
 	// What is shipped is not known then.
 	CursorErr error
 	States    map[string]State // but the cursor, by name
@@ -85,8 +86,7 @@ func Inspect(fsys FS, each func(Entry)) (Inspection, error) {
 	if err := s.recover(); err != nil {
 		return Inspection{}, fmt.Errorf("read the spool: %w", err)
 	}
-	result := Inspection{Cursor: s.cursor, States: snap.states}
-	_, _, result.CursorErr = readCursor(fsys)
+	result := Inspection{Cursor: s.cursor, CursorErr: s.cursorErr, States: snap.states}
 	for i, v := range s.volumes {
 		info := in.describe(v, s)
 		info.Closed = info.Closed || i+1 < len(s.volumes)

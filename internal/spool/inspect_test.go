@@ -121,11 +121,12 @@ func TestInspect(t *testing.T) {
 					t.Errorf("damage %+v, want %+v", d, l)
 				}
 			}
-			cursor, shipped := entries[4].End, uint64(1)
+			cursor, shipped, cursorErr := entries[4].End, uint64(1), error(nil)
 			if !slices.ContainsFunc(in.Volumes, func(v VolumeInfo) bool { return v.Ordinal == cursor.Volume }) {
-				cursor, shipped = Cursor{}, 0 // its volume is gone while an older one is there: not believed
+				// Its volume is gone while an older one is there: it is not believed.
+				cursor, shipped, cursorErr = Cursor{}, 0, ErrOtherCursor
 			}
-			if in.CursorErr != nil || in.Cursor != cursor || string(in.States["cut"].Data) != "x" {
+			if !errors.Is(in.CursorErr, cursorErr) || in.Cursor != cursor || string(in.States["cut"].Data) != "x" {
 				t.Errorf("cursor %+v (%v), cut %+v", in.Cursor, in.CursorErr, in.States["cut"])
 			}
 			var records int64

@@ -38,12 +38,12 @@ func (s *Spool) recover() error {
 		return err
 	case err != nil && !(errors.Is(err, fs.ErrNotExist) && len(volumes) == 0):
 		s.log.Warn("the spool has no cursor: all that is kept will be read again", "error", err)
-	}
-	known := err == nil && believable(cursor, id, volumes)
-	if known {
-		s.cursor = cursor
-	} else if err == nil {
+	case err == nil && !believable(cursor, id, volumes):
+		err = ErrOtherCursor
 		s.log.Error("the spool's cursor is not that of these volumes: all that is kept will be read again", "cursor", cursor)
+	}
+	if s.cursorErr = err; err == nil {
+		s.cursor = cursor
 	}
 	s.committer.ordinal, s.committer.nextSeq = cursor.Volume, max(1, cursor.Seq)
 	for i, f := range volumes {
@@ -51,7 +51,7 @@ func (s *Spool) recover() error {
 			return err
 		}
 		if f.intact {
-			s.findMissing(f, volumes, known)
+			s.findMissing(f, volumes, s.cursorErr == nil)
 		}
 	}
 	s.inherited = s.committer.ordinal

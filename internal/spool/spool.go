@@ -121,6 +121,7 @@ type Spool struct {
 	sweepMu   sync.Mutex // one removal at a time
 
 	inherited uint64 // volumes up to this one were there at Open
+	cursorErr error  // why Open found no cursor
 
 	committer committer
 }

@@ -34,6 +34,9 @@ const (
 // ErrStateDamaged means that a state file is there but cannot be read.
 var ErrStateDamaged = errors.New("the state file is damaged")
 
+// ErrOtherCursor means that the cursor was kept of other volumes than are there.
+var ErrOtherCursor = errors.New("the cursor is that of other volumes")
+
 // ReadState returns what WriteState last kept under this name. The error is
 // fs.ErrNotExist where that never happened, ErrStateDamaged where it is
 // unreadable, ErrNewer where a newer hub wrote it. Whoever keeps a state must
