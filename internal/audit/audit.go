@@ -3,12 +3,12 @@
 //
 // Where the spool still has the volume, every record that lies before the
 // cursor must be there once: a report as a row of host_reports with its body,
-// its guests and its rejected items, or else as a row of rejected_reports; a
-// decision or notice with each of its rows. Records behind the cursor wait, and
-// are no gap. Where the volume is gone, ClickHouse is looked at alone: the
-// sequence numbers of a volume have no holes, but for damage that is known, and
-// nothing is there twice. What came last of a volume that is gone, and is
-// missing in ClickHouse, cannot be seen.
+// its guests and its rejected items; a decision or notice with each of its rows.
+// What a table did not take of it stands in rejected_reports. Records behind the
+// cursor wait, and are no gap. Where the volume is gone, ClickHouse is looked at
+// alone: the sequence numbers of a volume have no holes, but for damage that is
+// known, and nothing is there twice. What came last of a volume that is gone, and
+// is missing in ClickHouse, cannot be seen.
 //
 // Memory is bounded by the number of volumes, hours and decisions of the spool,
 // and by chunkSize records; never by the number of reports.

@@ -181,6 +181,7 @@ func TestAuditFindsDoubles(t *testing.T) {
 	s.exec("INSERT INTO host_reports SELECT * FROM host_reports WHERE spool_seq = 5")
 	s.exec("INSERT INTO guest_reports SELECT * FROM guest_reports WHERE spool_seq = 6 AND vmid = 101")
 	s.exec("INSERT INTO events SELECT * FROM events")
+	s.exec("INSERT INTO rejected_reports SELECT received_at, customer_id, host_id, 1, 'x', 'x', spool_id, spool_seq FROM host_reports WHERE spool_seq IN (9, 10)")
 	s.exec("INSERT INTO rejected_reports SELECT received_at, customer_id, host_id, 1, 'x', 'x', spool_id, spool_seq FROM host_reports WHERE spool_seq = 9")
 	s.want(0, 4, 0, "double host_reports 5-5", "double guest_reports 6-6", "double rejected_reports 9-9", "double events 41-41")
 }

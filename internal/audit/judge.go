@@ -25,20 +25,19 @@ func (f found) any(seq uint64) bool {
 }
 
 // judge compares what is there of a record with what it must have; w is nil for
-// a report. Whatever the record is, it may stand in rejected_reports instead.
+// a report. Whatever the record is, it may stand in rejected_reports, with the rows
+// that other tables took of it and without those that they did not.
 func (f found) judge(seq uint64, w *want) verdict {
 	if w == nil {
 		return f.judgeReport(seq)
 	}
 	rejected := f.in("rejected_reports", seq).Rows
 	var v verdict
-	some := false
 	for _, table := range clickhouse.Tables() {
 		t, n := f.in(table, seq), (*w)[table]
 		if table == "rejected_reports" || table == "events" && f.noEvents {
 			continue
 		}
-		some = some || t.Rows > 0
 		if t.Rows < n && rejected == 0 {
 			v.gap = table
 		}
@@ -46,10 +45,10 @@ func (f found) judge(seq uint64, w *want) verdict {
 			v.double = table
 		}
 	}
-	if (*w)["rejected_reports"] > 0 && rejected == 0 && !some {
+	if (*w)["rejected_reports"] > 0 && rejected == 0 {
 		v.gap = "rejected_reports"
 	}
-	if rejected > 1 || rejected == 1 && some {
+	if rejected > 1 {
 		v.double = "rejected_reports"
 	}
 	return v
@@ -60,7 +59,7 @@ func (f found) judgeReport(seq uint64) (v verdict) {
 	switch {
 	case report.Rows > 1:
 		v.double = "host_reports"
-	case rejected.Rows > 1 || report.Rows > 0 && rejected.Rows > 0:
+	case rejected.Rows > 1:
 		v.double = "rejected_reports"
 	}
 	if report.Rows == 0 {
@@ -71,7 +70,7 @@ func (f found) judgeReport(seq uint64) (v verdict) {
 	}
 	check := func(table string, n uint64) {
 		t := f.in(table, seq)
-		if t.Rows < n && v.gap == "" {
+		if t.Rows < n && v.gap == "" && rejected.Rows == 0 {
 			v.gap = table
 		}
 		if (t.Rows > n || t.Again > 0) && v.double == "" {

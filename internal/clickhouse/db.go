@@ -121,25 +121,50 @@ func (db *DB) queryContext(ctx context.Context, s ch.Settings) (context.Context,
 	return ch.Context(ctx, ch.WithSettings(s)), cancel
 }
 
-// Code numbers of ClickHouse's ErrorCodes.cpp that say "the same rows can never
-// be taken", as opposed to "not now".
-var permanentCodes = map[int32]bool{
+// Code numbers of ClickHouse's ErrorCodes.cpp that say "these rows cannot be
+// taken".
+var refusedCodes = map[int32]bool{
 	6:   true, // CANNOT_PARSE_TEXT
+	69:  true, // ARGUMENT_OUT_OF_BOUND
+	72:  true, // CANNOT_PARSE_NUMBER
+	117: true, // INCORRECT_DATA
+	128: true, // TOO_LARGE_ARRAY_SIZE
+	131: true, // TOO_LARGE_STRING_SIZE
+	321: true, // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+	349: true, // CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+	395: true, // FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
+	407: true, // DECIMAL_OVERFLOW
+	469: true, // VIOLATED_CONSTRAINT
+	691: true, // UNKNOWN_ELEMENT_OF_ENUM
+}
+
+// Code numbers that say "not before a person mends something", whatever the rows.
+var permanentCodes = map[int32]bool{
 	16:  true, // NO_SUCH_COLUMN_IN_TABLE
 	20:  true, // NUMBER_OF_COLUMNS_DOESNT_MATCH
 	47:  true, // UNKNOWN_IDENTIFIER
 	53:  true, // TYPE_MISMATCH
 	60:  true, // UNKNOWN_TABLE
 	81:  true, // UNKNOWN_DATABASE
-	516: true, // AUTHENTICATION_FAILED
 	497: true, // ACCESS_DENIED
+	516: true, // AUTHENTICATION_FAILED
 }
 
-// Permanent reports whether err is an answer of the server that a retry will
-// not change until a person does something.
+// errValue is the driver's refusal to put a value into a column.
+var errValue = errors.New("a value does not fit its column")
+
+// Refused reports whether err says that these rows cannot be taken, though others
+// of the same table may be.
+func Refused(err error) bool {
+	var e *proto.Exception
+	return errors.Is(err, errValue) || errors.As(err, &e) && refusedCodes[e.Code]
+}
+
+// Permanent reports whether err is an answer of the server that a retry of the
+// same will not change until a person does something.
 func Permanent(err error) bool {
 	var e *proto.Exception
-	return errors.As(err, &e) && permanentCodes[e.Code]
+	return Refused(err) || errors.As(err, &e) && permanentCodes[e.Code]
 }
 
 // quoteName quotes an identifier.

@@ -51,7 +51,7 @@ func (db *DB) insertBlock(ctx context.Context, table string, rows block, token s
 		}
 		if err := batch.Column(i).Append(c.values); err != nil {
 			_ = batch.Abort()
-			return fmt.Errorf("insert into %s: column %s: %w", table, c.name, err)
+			return fmt.Errorf("insert into %s: column %s: %w: %w", table, c.name, errValue, err)
 		}
 	}
 	if err := batch.Send(); err != nil {

@@ -65,11 +65,15 @@ const (
 	tableCommits  = "fleet_commits"
 )
 
+// RejectedTable has the records that cannot become rows of the other tables.
+const RejectedTable = tableRejected
+
 // Tables names every table that the spool feeds, in the order of insertion.
 // Bodies come before reports, so that who sees a report finds its body; events
-// come last, so that who sees one finds what it is about.
+// come after what they are about. The last is [RejectedTable]: it takes what the
+// others refuse.
 func Tables() []string {
-	return []string{tableBodies, tableReports, tableGuests, tableItems, tableRejected, tableStates, tableCommits, tableEvents}
+	return []string{tableBodies, tableReports, tableGuests, tableItems, tableStates, tableCommits, tableEvents, tableRejected}
 }
 
 func (b *Batch) block(table string) block {

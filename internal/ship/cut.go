@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sort"
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
@@ -31,14 +32,19 @@ type cut struct {
 	Last       uint64         `json:"last"`
 	Start      spool.Cursor   `json:"start"`
 	End        spool.Cursor   `json:"end"`
-	Generation map[string]int `json:"generation,omitempty"` // of a table's token; absent is 1
+	Generation map[string]int `json:"generation,omitempty"` // of a block's token, see blockName; absent is 1
 	Salt       string         `json:"salt,omitempty"`       // in tokens of a cut whose earlier cuts are not known
+
+	// Parts are the blocks of a table that goes in parts, in order; see sieve.
+	Parts map[string][]part `json:"parts,omitempty"`
 
 	batch   clickhouse.Batch
 	entries []entry
 	bytes   int
 	damaged bool      // it was frozen with records that cannot be read any more
 	month   time.Time // partition of its events; zero: it has none
+
+	refusedAt time.Time // since when ClickHouse refuses a block of it
 }
 
 // entry is a record of a cut, kept to build the part of it that is missing.
@@ -56,24 +62,48 @@ func (c *cut) span() clickhouse.Range {
 	return clickhouse.Range{SpoolID: c.SpoolID, First: c.First, Last: c.Last}
 }
 
-// token names this cut's block for a table: spool id / table / first–last
-// sequence / generation.
-func (c *cut) token(table string) string {
-	return fmt.Sprintf("%s/%s/%d-%d#%d%s", c.SpoolID, table, c.First, c.Last, max(1, c.Generation[table]), c.Salt)
+// token names the block of a run of this cut's records for a table: spool id /
+// table / first–last sequence / generation.
+func (c *cut) token(table string, first, last uint64) string {
+	return fmt.Sprintf("%s/%s/%d-%d#%d%s", c.SpoolID, table, first, last, max(1, c.Generation[c.blockName(table, first, last)]), c.Salt)
 }
 
-// nextGeneration makes token return another one for table.
-func (c *cut) nextGeneration(table string) {
+// nextGeneration makes token return another one for this block.
+func (c *cut) nextGeneration(table string, first, last uint64) {
 	if c.Generation == nil {
 		c.Generation = map[string]int{}
 	}
-	c.Generation[table] = max(1, c.Generation[table]) + 1
+	name := c.blockName(table, first, last)
+	c.Generation[name] = max(1, c.Generation[name]) + 1
 }
 
-// missing returns the rows of the records that are not present.
-func (c *cut) missing(present map[uint64]bool) *clickhouse.Batch {
+// blockName is the table's for the whole cut, and tells parts apart.
+func (c *cut) blockName(table string, first, last uint64) string {
+	if first == c.First && last == c.Last {
+		return table
+	}
+	return fmt.Sprintf("%s/%d-%d", table, first, last)
+}
+
+// within returns the records of a run.
+func (c *cut) within(first, last uint64) []entry {
+	from := sort.Search(len(c.entries), func(i int) bool { return c.entries[i].Seq >= first })
+	to := sort.Search(len(c.entries), func(i int) bool { return c.entries[i].Seq > last })
+	return c.entries[from:to]
+}
+
+// rowsOf returns the rows of a run of records.
+func (c *cut) rowsOf(first, last uint64) *clickhouse.Batch {
+	if first == c.First && last == c.Last {
+		return &c.batch
+	}
+	return rowsOf(c.within(first, last), nil)
+}
+
+// rowsOf returns the rows of the records that are not present.
+func rowsOf(entries []entry, present map[uint64]bool) *clickhouse.Batch {
 	var b clickhouse.Batch
-	for _, e := range c.entries {
+	for _, e := range entries {
 		if !present[e.Seq] {
 			e.add(&b)
 		}
@@ -166,6 +196,22 @@ func (c *cut) rows() int {
 	return n
 }
 
+// setAside gives the records that a table did not take a row of rejected_reports
+// each.
+func (c *cut) setAside(refusals map[uint64]string) (refused []entry) {
+	for i, e := range c.entries {
+		why, ok := refusals[e.Seq]
+		if !ok {
+			continue
+		}
+		row, add := rejectedRow(e.Entry, why), e.add
+		c.entries[i].add = func(b *clickhouse.Batch) { add(b); b.AddRejected(row) }
+		c.batch.AddRejected(row)
+		refused = append(refused, e)
+	}
+	return refused
+}
+
 func (c *cut) append(e entry) {
 	if len(c.entries) == 0 {
 		c.SpoolID, c.First = e.SpoolID, e.Seq
@@ -203,8 +249,12 @@ func decode(e spool.Entry) entry {
 	default:
 		err = fmt.Errorf("this hub knows no records of kind %d", e.Kind)
 	}
-	row := clickhouse.RejectedRow{Receipt: e.Receipt, CustomerID: e.CustomerID, HostID: e.HostID, Kind: e.Kind, Reason: err.Error(), Body: e.Body}
+	row := rejectedRow(e, err.Error())
 	return entry{Entry: e, add: func(b *clickhouse.Batch) { b.AddRejected(row) }}
+}
+
+func rejectedRow(e spool.Entry, reason string) clickhouse.RejectedRow {
+	return clickhouse.RejectedRow{Receipt: e.Receipt, CustomerID: e.CustomerID, HostID: e.HostID, Kind: e.Kind, Reason: reason, Body: e.Body}
 }
 
 // monthOf returns the partition of a record's events; all were detected in one

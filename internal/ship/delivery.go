@@ -8,11 +8,13 @@ import (
 	"felhom.eu/hub/internal/clickhouse"
 )
 
-// delivery brings one block of a cut into one table.
+// delivery brings one block of a cut, or of a part of it, into one table.
 type delivery struct {
 	s     *Shipper
 	cut   *cut
 	table string
+	span  clickhouse.Range
+	want  uint64            // rows
 	batch *clickhouse.Batch // what to send: the whole, or what is missing
 
 	doubt bool      // something may have been sent before
@@ -23,6 +25,12 @@ type delivery struct {
 // trustToken is how long after a block was first sent its token alone answers for
 // it: the shortest time for which a log of tokens keeps it is seven days.
 const trustToken = 12 * time.Hour
+
+func (s *Shipper) delivery(c *cut, table string, first, last uint64, doubt bool) *delivery {
+	b := c.rowsOf(first, last)
+	span := clickhouse.Range{SpoolID: c.SpoolID, First: first, Last: last}
+	return &delivery{s: s, cut: c, table: table, span: span, want: uint64(b.Rows(table)), batch: b, doubt: doubt}
+}
 
 // attempt makes one try: it returns nil when the block is in the table, once.
 // After an error it is called again.
@@ -35,7 +43,7 @@ const trustToken = 12 * time.Hour
 // block: a block that was acknowledged and is not there goes under the next
 // generation of its token, under which nothing can be running.
 func (d *delivery) attempt(ctx context.Context) error {
-	if d.cut.batch.Rows(d.table) == 0 {
+	if d.want == 0 {
 		return nil
 	}
 	boot, err := d.s.o.Store.Boot(ctx)
@@ -52,7 +60,7 @@ func (d *delivery) attempt(ctx context.Context) error {
 	if d.since.IsZero() {
 		d.since = time.Now()
 	}
-	if err := d.s.o.Store.Insert(ctx, d.batch, d.table, d.cut.token(d.table)); err != nil {
+	if err := d.s.o.Store.Insert(ctx, d.batch, d.table, d.cut.token(d.table, d.span.First, d.span.Last)); err != nil {
 		return err
 	}
 	if !doubted {
@@ -65,37 +73,36 @@ func (d *delivery) attempt(ctx context.Context) error {
 	if err := d.nextGeneration(); err != nil {
 		return err
 	}
-	return fmt.Errorf("%s: the server acknowledged %s and does not have all of it", d.table, d.cut.span())
+	return fmt.Errorf("%s: the server acknowledged %s and does not have all of it", d.table, d.span)
 }
 
 // look settles a doubt: it returns true when the table has the whole block.
 // Otherwise what is missing is what goes next.
 func (d *delivery) look(ctx context.Context) (bool, error) {
 	d.s.count(func(st *Status) { st.Doubts++ })
-	want := uint64(d.cut.batch.Rows(d.table))
-	have, err := d.s.o.Store.Count(ctx, d.table, d.cut.span())
+	have, err := d.s.o.Store.Count(ctx, d.table, d.span)
 	if err != nil {
 		return false, err
 	}
 	// What was sent of a damaged cut may have had more than can be read now.
-	if have > want && !d.cut.damaged {
+	if have > d.want && !d.cut.damaged {
 		d.s.count(func(st *Status) { st.Doubled++ })
-		d.s.o.Logger.Error("ClickHouse has rows twice", "table", d.table, "range", d.cut.span(), "rows", have, "expected", want)
+		d.s.o.Logger.Error("ClickHouse has rows twice", "table", d.table, "range", d.span, "rows", have, "expected", d.want)
 	}
-	if have >= want {
-		return true, d.s.o.Store.Refeed(ctx, d.table, d.cut.span())
+	if have >= d.want {
+		return true, d.s.o.Store.Refeed(ctx, d.table, d.span)
 	}
-	rest := &d.cut.batch
+	rest := d.cut.rowsOf(d.span.First, d.span.Last)
 	if have > 0 {
-		present, err := d.s.o.Store.Present(ctx, d.table, d.cut.span())
+		present, err := d.s.o.Store.Present(ctx, d.table, d.span)
 		if err != nil {
 			return false, err
 		}
-		rest = d.cut.missing(present)
+		rest = rowsOf(d.cut.within(d.span.First, d.span.Last), present)
 		if err := d.nextGeneration(); err != nil { // a token is for the same rows only
 			return false, err
 		}
-		d.s.o.Logger.Warn("ClickHouse has a part of a range; the rest is sent", "table", d.table, "range", d.cut.span(), "rows", have, "expected", want)
+		d.s.o.Logger.Warn("ClickHouse has a part of a range; the rest is sent", "table", d.table, "range", d.span, "rows", have, "expected", d.want)
 	}
 	d.s.count(func(st *Status) { st.Resent++ })
 	d.batch = rest
@@ -104,7 +111,7 @@ func (d *delivery) look(ctx context.Context) (bool, error) {
 
 // nextGeneration gives the table's block another token, durably.
 func (d *delivery) nextGeneration() error {
-	d.cut.nextGeneration(d.table)
+	d.cut.nextGeneration(d.table, d.span.First, d.span.Last)
 	return d.cut.save(d.s.o.Spool)
 }
 

@@ -39,6 +39,10 @@ type Options struct {
 	Store  Store
 	Linger time.Duration // how long a small cut waits for more records; default 1 s
 	Logger *slog.Logger
+
+	// Patience is for how long a block that ClickHouse refuses is tried again before
+	// the records are found for whose sake it does; default 15 s.
+	Patience time.Duration
 }
 
 // Status is what the shipper says of itself.
@@ -50,6 +54,7 @@ type Status struct {
 	Doubled  uint64 // blocks found more than once: an alarm
 	Failures uint64 // attempts that failed
 	LeftOut  uint64 // parts of accepted reports that do not count
+	SetAside uint64 // records that ClickHouse refused, now in rejected_reports
 
 	LastError string // of the newest attempt; empty: it succeeded
 	ShippedAt time.Time
@@ -58,6 +63,10 @@ type Status struct {
 // Shipper ships. New is inert; Run does the work.
 type Shipper struct {
 	o Options
+
+	// Of Run's goroutine only.
+	refused map[string]int // records that a table refused since it took one
+	found   time.Time      // when a record was last found that ClickHouse does not take
 
 	mu     sync.Mutex
 	status Status
@@ -76,7 +85,10 @@ func New(o Options) *Shipper {
 	if o.Linger == 0 {
 		o.Linger = defaultLinger
 	}
-	return &Shipper{o: o}
+	if o.Patience == 0 {
+		o.Patience = defaultPatience
+	}
+	return &Shipper{o: o, refused: map[string]int{}}
 }
 
 // Run ships until ctx ends. What it was sending then is settled by the next run.
@@ -137,8 +149,10 @@ func (s *Shipper) wait(ctx context.Context) bool {
 // is done or ctx ends.
 func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
 	for _, table := range clickhouse.Tables() {
-		d := delivery{s: s, cut: c, table: table, batch: &c.batch, doubt: doubt}
-		if err := s.retry(ctx, d.attempt); err != nil {
+		if table == clickhouse.RejectedTable {
+			s.noteRefused(c.setAside(c.refusals()), c.refusals())
+		}
+		if err := s.fill(ctx, c, table, doubt); err != nil {
 			return err
 		}
 	}
@@ -158,6 +172,42 @@ func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
 	return nil
 }
 
+// fill brings a cut's rows into one table: as one block, and in parts where
+// ClickHouse refuses that.
+func (s *Shipper) fill(ctx context.Context, c *cut, table string, doubt bool) error {
+	if len(c.Parts[table]) > 0 {
+		return s.sift(ctx, c, table)
+	}
+	d := s.delivery(c, table, c.First, c.Last, doubt)
+	err := s.retry(ctx, func(ctx context.Context) error {
+		err := d.attempt(ctx)
+		switch {
+		case !clickhouse.Refused(err):
+			c.refusedAt = time.Time{}
+		case c.refusedAt.IsZero():
+			c.refusedAt = time.Now()
+		}
+		if clickhouse.Refused(err) && (time.Since(c.refusedAt) >= s.o.Patience || time.Since(s.found) < knownRefusals) {
+			return refusal{err}
+		}
+		return err
+	})
+	if no := (refusal{}); errors.As(err, &no) {
+		return s.sift(ctx, c, table)
+	}
+	return err
+}
+
+// noteRefused tells of records that ClickHouse does not take.
+func (s *Shipper) noteRefused(refused []entry, why map[uint64]string) {
+	for _, e := range refused {
+		s.found = time.Now()
+		s.count(func(st *Status) { st.SetAside++ })
+		s.o.Logger.Error("ClickHouse does not take a record; it is kept in rejected_reports", "host", e.HostID,
+			"kind", e.Kind, "record", fmt.Sprintf("%s/%d", e.SpoolID, e.Seq), "reason", why[e.Seq])
+	}
+}
+
 // noteItems tells of what an accepted report leaves out: of the first item; all of
 // them are rows of rejected_items.
 func (s *Shipper) noteItems(e entry) {
@@ -167,7 +217,8 @@ func (s *Shipper) noteItems(e entry) {
 		"section", first.Section, "position", first.Position, "reason", first.Reason)
 }
 
-// retry calls f until it succeeds, with backoff. It returns ctx's error only.
+// retry calls f until it succeeds, with backoff. It returns a refusal of f, or
+// ctx's error, and no other.
 func (s *Shipper) retry(ctx context.Context, f func(context.Context) error) error {
 	backoff := minBackoff
 	for {
@@ -178,6 +229,9 @@ func (s *Shipper) retry(ctx context.Context, f func(context.Context) error) erro
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if no := (refusal{}); errors.As(err, &no) {
+			return err
 		}
 		s.failed(err)
 		if !sleep(ctx, backoff) {

@@ -109,7 +109,7 @@ func (f *fixture) appendReport(ctx context.Context, n int) error {
 // start runs a shipper until stop is called or the test ends.
 func (f *fixture) start(store ship.Store) (s *ship.Shipper, stop func()) {
 	f.t.Helper()
-	s = ship.New(ship.Options{Spool: f.sp, Store: store, Linger: time.Millisecond, Logger: quiet})
+	s = ship.New(ship.Options{Spool: f.sp, Store: store, Linger: time.Millisecond, Patience: 50 * time.Millisecond, Logger: quiet})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
