@@ -23,15 +23,22 @@ var epoch = time.Date(2026, 6, 8, 9, 0, 0, 0, time.UTC)
 // open returns a migrated, empty database of its own and a plain connection to it.
 func open(t *testing.T) (*clickhouse.DB, driver.Conn) {
 	t.Helper()
+	db, conn := openEmpty(t)
+	if _, err := db.Migrate(t.Context(), epoch); err != nil {
+		t.Fatal(err)
+	}
+	return db, conn
+}
+
+// openEmpty returns a database without tables, and a plain connection to it.
+func openEmpty(t *testing.T) (*clickhouse.DB, driver.Conn) {
+	t.Helper()
 	dsn := enginetest.DSN(t)
 	db, err := clickhouse.Open(clickhouse.Options{DSN: dsn})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	if _, err := db.Migrate(t.Context(), epoch); err != nil {
-		t.Fatal(err)
-	}
 	opts, err := ch.ParseDSN(dsn)
 	if err != nil {
 		t.Fatal(err)

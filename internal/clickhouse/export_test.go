@@ -21,3 +21,23 @@ func (db *DB) MigrateTo(ctx context.Context, version int, now time.Time) error {
 	}
 	return nil
 }
+
+// ApplyPart executes the first n statements of a step, as a hub that died during
+// it, and returns how many the step has.
+func (db *DB) ApplyPart(ctx context.Context, version, n int) (int, error) {
+	steps, err := migrations()
+	if err != nil {
+		return 0, err
+	}
+	statements := splitStatements(steps[version-1].sql)
+	for _, s := range statements[:n] {
+		due, err := db.due(ctx, s)
+		if err == nil && due {
+			err = db.exec(ctx, s.sql)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return len(statements), nil
+}

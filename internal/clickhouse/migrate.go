@@ -138,13 +138,29 @@ func (db *DB) Migrate(ctx context.Context, now time.Time) ([]Migration, error) {
 }
 
 func (db *DB) apply(ctx context.Context, step Migration, now time.Time) error {
-	for _, statement := range splitStatements(step.sql) {
-		if err := db.execWithin(ctx, stepTimeout, statement); err != nil {
+	for _, s := range splitStatements(step.sql) {
+		due, err := db.due(ctx, s)
+		if err == nil && due {
+			err = db.execWithin(ctx, stepTimeout, s.sql)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return db.exec(ctx, "INSERT INTO schema_migrations SETTINGS async_insert = 0 VALUES (?, ?, ?, ?)",
 		uint32(step.Version), step.Name, step.Checksum, now)
+}
+
+// due reports whether a statement's condition holds.
+func (db *DB) due(ctx context.Context, s statement) (bool, error) {
+	if s.onlyIf == "" {
+		return true, nil
+	}
+	ctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	var n uint64
+	err := db.conn.QueryRow(ctx, s.onlyIf).Scan(&n)
+	return n > 0, err
 }
 
 func (db *DB) exec(ctx context.Context, statement string, args ...any) error {
@@ -157,18 +173,31 @@ func (db *DB) execWithin(ctx context.Context, timeout time.Duration, statement s
 	return db.conn.Exec(ch.Context(ctx, ch.WithSettings(ch.Settings{"async_insert": 0})), statement, args...)
 }
 
+// statement is one of a step. Where onlyIf is set, a query that counts, it is
+// executed only if that finds something: a statement that cannot be repeated asks
+// whether it was done.
+type statement struct{ sql, onlyIf string }
+
+// conditionMark begins the comment line with a statement's condition.
+const conditionMark = "-- Only if: "
+
 // splitStatements cuts a step at the semicolons that end a line. No statement
 // of ours has one inside a text.
-func splitStatements(text string) []string {
-	var statements []string
+func splitStatements(text string) []statement {
+	var statements []statement
 	for part := range strings.SplitSeq(text, ";\n") {
+		var s statement
 		var lines []string
 		for line := range strings.Lines(part) {
-			if !strings.HasPrefix(strings.TrimSpace(line), "--") {
+			condition, marked := strings.CutPrefix(line, conditionMark)
+			switch {
+			case marked:
+				s.onlyIf = strings.TrimSpace(condition)
+			case !strings.HasPrefix(strings.TrimSpace(line), "--"):
 				lines = append(lines, line)
 			}
 		}
-		if s := strings.TrimSpace(strings.Join(lines, "")); s != "" {
+		if s.sql = strings.TrimSpace(strings.Join(lines, "")); s.sql != "" {
 			statements = append(statements, s)
 		}
 	}

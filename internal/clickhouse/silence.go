@@ -34,7 +34,7 @@ SELECT
     s.newest.5 AS episode_spool_id, s.newest.6 AS episode_spool_seq, s.newest.7 AS decided_at
 FROM
 (
-    SELECT host_id, max(last_report_at) AS last_at, argMaxMerge(position) AS position
+    SELECT host_id, max(last_report_at) AS last_at, argMax((toString(spool_id), spool_seq), version) AS position
     FROM host_last GROUP BY host_id
 ) AS l
 INNER JOIN

@@ -22,7 +22,9 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS host_last_feed TO host_last
 )
 AS SELECT
     host_id,
-    {{host_last_values}}
+    max(received_at) AS last_report_at,
+    argMaxState((toString(spool_id), spool_seq), (received_at, spool_seq)) AS position,
+    argMaxState(CAST((reported_at, toString(customer_id), toString(agent_version), cpu_percent, mem_percent, disk_percent, guest_total, guest_running, toString(cloudflared_status)), 'Tuple(reported_at DateTime64(3, \'UTC\'), customer_id String, agent_version String, cpu_percent Nullable(Float64), mem_percent Nullable(Float64), disk_percent Nullable(Float64), guest_total UInt32, guest_running UInt32, cloudflared_status String)'), (received_at, spool_seq)) AS latest
 FROM host_reports
 GROUP BY host_id
 COMMENT 'Feeds host_last from host_reports; not for reading.';
@@ -49,7 +51,8 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS guest_last_feed TO guest_last
 AS SELECT
     host_id,
     vmid,
-    {{guest_last_values}}
+    max((received_at, spool_seq)) AS last_seen_at,
+    argMaxState(CAST((name, toString(status), toString(controller_version)), 'Tuple(name String, status String, controller_version String)'), (received_at, spool_seq)) AS latest
 FROM guest_reports
 GROUP BY host_id, vmid
 COMMENT 'Feeds guest_last from guest_reports; not for reading.';
