@@ -3,6 +3,7 @@ package hub
 import (
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -102,7 +103,9 @@ type Guest struct {
 }
 
 // GuestID returns "<host_id>/<vmid>".
-func GuestID(hostID string, vmid uint32) string { return fmt.Sprintf("%s/%d", hostID, vmid) }
+func GuestID(hostID string, vmid uint32) string {
+	return hostID + "/" + strconv.FormatUint(uint64(vmid), 10)
+}
 
 // RejectedItem is a part of an accepted report that was left out of the rows.
 type RejectedItem struct {

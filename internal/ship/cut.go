@@ -18,7 +18,7 @@ import (
 // guests, and a block must stay under the server's max_insert_block_size.
 const (
 	maxCutRecords = 20_000
-	maxCutBytes   = 8 << 20
+	maxCutBytes   = 14 << 20
 	maxCutRows    = 300_000
 )
 
