@@ -61,8 +61,10 @@ const recentState = "recent" // the retry index, in the spool's folder
 
 // App is one hub.
 type App struct {
-	cfg *config.Config
-	log *slog.Logger
+	cfg     *config.Config
+	log     *slog.Logger
+	version string
+	id      string // of data_dir
 
 	spool    *spool.Spool
 	opener   *seal.Opener
@@ -95,7 +97,7 @@ func New(o Options) (a *App, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a = &App{cfg: o.Config, log: o.Logger, register: make(chan struct{}, 1), startedAt: slot(), failed: make(chan error, 1)}
+	a = &App{cfg: o.Config, log: o.Logger, version: o.Version, register: make(chan struct{}, 1), startedAt: slot(), failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			a.close()
@@ -103,6 +105,9 @@ func New(o Options) (a *App, err error) {
 		}
 	}()
 	if err := privateDir(a.cfg.DataDir); err != nil {
+		return a, err
+	}
+	if a.id, err = dataDirID(a.cfg.DataDir); err != nil {
 		return a, err
 	}
 	if err := a.openIngest(); err != nil {

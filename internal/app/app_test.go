@@ -410,20 +410,14 @@ func TestOwnClickHouse(t *testing.T) {
 	s := newSite(t)
 	host := s.enroll("acme", false)
 	s.push("host")
-	dsn, err := url.Parse(enginetest.DSN(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	password, _ := dsn.User.Password()
-	dsn.User = url.User(dsn.User.Username())
-	s.cfg.ClickHouse.DSN = dsn.String()
-	s.cfg.ClickHouse.PasswordFile = filepath.Join(s.dir, "password")
-	if err := os.WriteFile(s.cfg.ClickHouse.PasswordFile, []byte(password+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.external()
 	r := s.startReady()
 	if status := r.report(host.HostID, host.APIKey, 1); status != 200 {
 		t.Fatal(status)
+	}
+	dsn, err := url.Parse(s.cfg.ClickHouse.DSN)
+	if err != nil {
+		t.Fatal(err)
 	}
 	database := strings.TrimPrefix(dsn.Path, "/")
 	r.eventually("the report there", func() bool {

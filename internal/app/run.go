@@ -42,6 +42,7 @@ func (a *App) Start(ctx context.Context) error {
 		}
 		a.working.Go(func() { a.watch.Run(working) })
 		a.working.Go(func() { a.syncRegister(working) })
+		a.working.Go(func() { a.beat(working) })
 		a.shipper.Run(shipping)
 	})
 	a.working.Go(func() {
@@ -71,7 +72,7 @@ func (a *App) startDatabase(ctx context.Context) error {
 		}
 		text := err.Error()
 		a.dbProblem.Store(&text)
-		if errors.Is(err, clickhouse.ErrSchema) || errors.Is(err, engine.ErrInUse) || errors.Is(err, engine.ErrPortTaken) {
+		if errors.Is(err, ErrSecondHub) || errors.Is(err, clickhouse.ErrSchema) || errors.Is(err, engine.ErrInUse) || errors.Is(err, engine.ErrPortTaken) {
 			a.fail(err)
 			return err
 		}
@@ -104,6 +105,9 @@ func (a *App) prepareDatabase(ctx context.Context) error {
 	}
 	for _, s := range steps {
 		a.log.Info("schema step applied", "version", s.Version, "name", s.Name)
+	}
+	if err := a.claimDatabase(ctx); err != nil {
+		return err
 	}
 	r := a.cfg.ClickHouse.Retention
 	return a.db.SetRetention(ctx, clickhouse.Retention{Reports: r.Reports, Raw: r.Raw, Guests: r.Guests, Events: r.Events})
@@ -152,6 +156,9 @@ func (a *App) Stop(ctx context.Context) error {
 			a.drain(ctx)
 			a.halt()
 			a.working.Wait()
+			if a.databaseError() == "" {
+				a.leaveDatabase(ctx)
+			}
 			a.keepOpened(1)
 			if err := a.spool.WriteState(recentState, a.acceptor.Snapshot()); err != nil {
 				// The spool keeps the same for as long as its volumes stay.
