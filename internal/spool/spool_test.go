@@ -509,6 +509,8 @@ func TestStateFiles(t *testing.T) {
 			t.Errorf("the name %q was accepted", name)
 		}
 	}
+	// Its making must not meet the faults in the state file's place.
+	eventually(t, "the ballast is there", func() bool { _, err := d.Open(ballastName); return err == nil })
 	for _, kind := range []opKind{opCreate, opWrite, opSync, opRename, opSyncDir} {
 		old, _ := s.ReadState("cut")
 		d.set(kind, fault{times: 1, err: errDisk})
