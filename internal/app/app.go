@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -37,8 +38,10 @@ import (
 	"felhom.eu/hub/internal/ingest"
 	"felhom.eu/hub/internal/roster"
 	"felhom.eu/hub/internal/seal"
+	"felhom.eu/hub/internal/selfprobe"
 	"felhom.eu/hub/internal/ship"
 	"felhom.eu/hub/internal/spool"
+	"felhom.eu/hub/internal/watchdog"
 )
 
 // Options are what an App needs. Config is required.
@@ -76,11 +79,16 @@ type App struct {
 	shipper  *ship.Shipper
 	watch    *deadman.Switch
 	certs    *certs.Pair // nil: listen is plain HTTP
+	prober   *selfprobe.Prober
+	feeder   *watchdog.Feeder // nil: nobody watches from outside
 	server   *httpapi.Server
 
 	readyAt   atomic.Pointer[time.Time] // since when reports can be accepted
 	dbProblem atomic.Pointer[string]    // why the database is not in order; nil: not known yet, empty: it is
-	register  chan struct{}             // the fleet changed: tell ClickHouse
+	// why the hub does not reach its own public address; nil: not known yet, empty: it does
+	probeProblem atomic.Pointer[string]
+
+	register  chan struct{} // the fleet changed: tell ClickHouse
 	startedAt time.Time
 	keyAges   keyAges
 
@@ -205,14 +213,18 @@ func (a *App) openServer(version string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := a.openOutside(); err != nil {
+		return err
+	}
 	a.server, err = httpapi.New(httpapi.Options{
 		Listen: a.cfg.Listen, TLS: tlsConfig, AdminListen: a.cfg.AdminListen, ControlSocket: control.Path(a.cfg.DataDir),
 		Reports: a.acceptor, Minter: minter,
 		Ready: a.ready, FleetStatus: func() any { return a.fleetStatus() }, Webhook: webhook,
 		Status:         func(owner string) (any, error) { return a.status(version, owner) },
 		Accept:         a.accept,
+		Probe:          a.prober.Answer,
 		MaxConnections: a.cfg.Ingest.MaxConnections, MaxInFlightBytes: int64(a.cfg.Ingest.MaxInFlightBytes),
-		Metrics: append(a.metrics(version), append(a.controlMetrics(), a.tlsMetrics()...)...), Logger: a.log.With("part", "http"),
+		Metrics: append(a.metrics(version), slices.Concat(a.controlMetrics(), a.tlsMetrics(), a.outsideMetrics())...), Logger: a.log.With("part", "http"),
 	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w; stop what listens there, or choose another address", err)

@@ -77,6 +77,12 @@ func (a *App) readiness() readiness {
 	if w := a.tlsWarning(); w != "" {
 		d.Warnings = append(d.Warnings, w)
 	}
+	if w := a.unreachable(); w != "" {
+		d.Warnings = append(d.Warnings, "the hub does not reach its own public address: "+w)
+	}
+	if a.feeder != nil && a.feeder.Status().LastError != "" {
+		d.Warnings = append(d.Warnings, "the outside watchdog is not fed: "+a.feeder.Status().LastError)
+	}
 	for _, w := range []struct {
 		is   bool
 		text string

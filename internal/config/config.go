@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -109,6 +110,9 @@ type Monitor struct {
 	Interval   time.Duration `yaml:"interval" doc:"time between evaluations of the dead-man's switch"`
 	StaleAfter time.Duration `yaml:"stale_after" doc:"silence after which a host is stale, where the fleet says nothing"`
 	DownAfter  time.Duration `yaml:"down_after" doc:"silence after which a host is down, where the fleet says nothing"`
+
+	ProbeURL    string `yaml:"probe_url" doc:"the hub's address as agents have it, such as https://hub.example, at which it knocks every 10 s; empty: listen itself"`
+	WatchdogURL string `yaml:"watchdog_url" doc:"address of an outside watcher, such as Healthchecks, that is asked at every interval while the switch judges; empty: none"`
 }
 
 // Log configures the log on standard error.
@@ -292,6 +296,11 @@ func (c *Config) check(doc *yamlfile.Document) []hub.Problem {
 	for path, d := range map[string]time.Duration{"fleet.interval": c.Fleet.Interval, "monitor.interval": c.Monitor.Interval, "monitor.stale_after": c.Monitor.StaleAfter, "ingest.poll_interval": c.Ingest.PollInterval} {
 		if d <= 0 {
 			wrong(path, fmt.Sprintf("%s is too short", d), "it must be over 0")
+		}
+	}
+	for path, address := range map[string]string{"monitor.probe_url": c.Monitor.ProbeURL, "monitor.watchdog_url": c.Monitor.WatchdogURL} {
+		if u, err := url.Parse(address); address != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+			wrong(path, "that is not an address", "write https://…")
 		}
 	}
 	if c.Monitor.DownAfter <= c.Monitor.StaleAfter {

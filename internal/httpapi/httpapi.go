@@ -78,6 +78,7 @@ type Options struct {
 	Ready       func() (ok bool, detail any) // would a report sent now be acknowledged? detail becomes JSON
 	FleetStatus func() any                   // becomes JSON
 	Webhook     *Webhook                     // nil: there is none
+	Probe       func(nonce []byte) []byte    // the answer to a probe of Listen; nil: there is none
 
 	// Status is what hub status shows, as JSON; owner is empty or names one whose
 	// keys are wanted. Accept brings a held revision in force and returns what
@@ -96,6 +97,7 @@ type Options struct {
 const (
 	maxReportBytes = 4 << 20
 	maxMintBytes   = 64 << 10
+	maxProbeBytes  = 64
 
 	// net/http reads up to 4 KiB beyond MaxHeaderBytes before it answers 431:
 	// together they are 16 KiB.

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
@@ -19,6 +21,9 @@ func (s *Server) Public() http.Handler {
 	m.Handle("/api/v1/admin/hosts", s.route("admin-hosts", s.mint, http.MethodPost))
 	if s.o.Webhook != nil {
 		m.Handle(webhookPath, s.webhook())
+	}
+	if s.o.Probe != nil {
+		m.Handle("/api/v1/probe", s.route("probe", s.probe, http.MethodPost))
 	}
 	m.NotFoundHandler = s.route("-", notFound)
 	return m
@@ -115,6 +120,7 @@ func (s *Server) mint(r *http.Request) reply {
 var (
 	errStopping = &hub.Error{Code: hub.Unavailable, Reason: "stopping", Message: "the hub is stopping", Retry: retryStopping}
 	errTwoKeys  = &hub.Error{Code: hub.Invalid, Reason: "two_authorizations", Message: "there is more than one Authorization header"}
+	errNonce    = &hub.Error{Code: hub.TooLarge, Reason: "too_large", Message: fmt.Sprintf("a nonce has at most %d bytes", maxProbeBytes)}
 	errQuery    = &hub.Error{Code: hub.Invalid, Reason: "query", Message: "the address has a query string; keys belong in the Authorization header"}
 )
 
@@ -145,6 +151,19 @@ func remote(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	return peer.Addr().Unmap()
+}
+
+// probe answers whoever knocks; only the hub itself can tell whether the answer is
+// right.
+func (s *Server) probe(r *http.Request) reply {
+	nonce, err := io.ReadAll(io.LimitReader(r.Body, maxProbeBytes+1))
+	switch {
+	case err != nil:
+		return s.refuse(r, hub.Key{}, transferError(err))
+	case len(nonce) > maxProbeBytes:
+		return s.refuse(r, hub.Key{}, errNonce)
+	}
+	return reply{status: http.StatusOK, reason: "ok", contentType: "text/plain; charset=utf-8", body: s.o.Probe(nonce)}
 }
 
 // refuse turns an error into its reply, has it counted, and writes the audit line
