@@ -50,9 +50,10 @@ type cut struct {
 // entry is a record of a cut, kept to build the part of it that is missing.
 type entry struct {
 	spool.Entry
-	month time.Time // partition of its events; zero: it has none
-	add   func(*clickhouse.Batch)
-	items []hub.RejectedItem // parts of an accepted report that are left out
+	month  time.Time // partition of its events; zero: it has none
+	reason string    // why it cannot become rows; empty: it can
+	add    func(*clickhouse.Batch)
+	items  []hub.RejectedItem // parts of an accepted report that are left out
 }
 
 // CutState is the name under which the spool keeps the last cut.
@@ -207,7 +208,8 @@ func (c *cut) setAside(refusals map[uint64]string) (refused []entry) {
 		row, add := rejectedRow(e.Entry, why), e.add
 		c.entries[i].add = func(b *clickhouse.Batch) { add(b); b.AddRejected(row) }
 		c.batch.AddRejected(row)
-		refused = append(refused, e)
+		c.entries[i].reason = why
+		refused = append(refused, c.entries[i])
 	}
 	return refused
 }
@@ -250,7 +252,7 @@ func decode(e spool.Entry) entry {
 		err = fmt.Errorf("this hub knows no records of kind %d", e.Kind)
 	}
 	row := rejectedRow(e, err.Error())
-	return entry{Entry: e, add: func(b *clickhouse.Batch) { b.AddRejected(row) }}
+	return entry{Entry: e, reason: err.Error(), add: func(b *clickhouse.Batch) { b.AddRejected(row) }}
 }
 
 func rejectedRow(e spool.Entry, reason string) clickhouse.RejectedRow {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
+	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/spool"
 )
 
@@ -31,6 +32,7 @@ type Store interface {
 	Present(ctx context.Context, table string, r clickhouse.Range) (map[uint64]bool, error)
 	Refeed(ctx context.Context, table string, r clickhouse.Range) error
 	Boot(ctx context.Context) (string, error)
+	TakeRejected(ctx context.Context, positions []hub.Position) error
 }
 
 // Options are the parts of a Shipper.
@@ -43,6 +45,8 @@ type Options struct {
 	// Patience is for how long a block that ClickHouse refuses is tried again before
 	// the records are found for whose sake it does; default 15 s.
 	Patience time.Duration
+
+	Rejected Rejected // nil: rejected_reports is all that keeps them
 }
 
 // Status is what the shipper says of itself.
@@ -55,6 +59,9 @@ type Status struct {
 	Failures uint64 // attempts that failed
 	LeftOut  uint64 // parts of accepted reports that do not count
 	SetAside uint64 // records that ClickHouse refused, now in rejected_reports
+	Rejected uint64 // records that cannot become rows: these, and those that cannot be read
+	Unkept   uint64 // of those, the ones that are not in a file: an alarm
+	Replayed uint64 // records that became rows after all
 
 	LastError string // of the newest attempt; empty: it succeeded
 	ShippedAt time.Time
@@ -62,7 +69,11 @@ type Status struct {
 
 // Shipper ships. New is inert; Run does the work.
 type Shipper struct {
-	o Options
+	o       Options
+	decode  func(spool.Entry) entry
+	between chan func(context.Context) // what Run does between two cuts
+
+	replayWait time.Duration
 
 	// Of Run's goroutine only.
 	refused map[string]int // records that a table refused since it took one
@@ -88,7 +99,7 @@ func New(o Options) *Shipper {
 	if o.Patience == 0 {
 		o.Patience = defaultPatience
 	}
-	return &Shipper{o: o, refused: map[string]int{}}
+	return &Shipper{o: o, decode: decode, between: make(chan func(context.Context)), replayWait: defaultReplayWait, refused: map[string]int{}}
 }
 
 // Run ships until ctx ends. What it was sending then is settled by the next run.
@@ -121,6 +132,11 @@ func (s *Shipper) Run(ctx context.Context) {
 			return
 		}
 		resumed = nil
+		select {
+		case work := <-s.between:
+			work(ctx)
+		default:
+		}
 	}
 }
 
@@ -139,6 +155,8 @@ func (s *Shipper) wait(ctx context.Context) bool {
 		}
 		select {
 		case <-changed:
+		case work := <-s.between:
+			work(ctx)
 		case <-ctx.Done():
 			return false
 		}
@@ -148,6 +166,7 @@ func (s *Shipper) wait(ctx context.Context) bool {
 // deliver sends every block of a cut and moves the cursor. It tries until that
 // is done or ctx ends.
 func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
+	s.noteUnread(c.entries)
 	for _, table := range clickhouse.Tables() {
 		if table == clickhouse.RejectedTable {
 			s.noteRefused(c.setAside(c.refusals()), c.refusals())
@@ -206,6 +225,7 @@ func (s *Shipper) noteRefused(refused []entry, why map[uint64]string) {
 		s.o.Logger.Error("ClickHouse does not take a record; it is kept in rejected_reports", "host", e.HostID,
 			"kind", e.Kind, "record", fmt.Sprintf("%s/%d", e.SpoolID, e.Seq), "reason", why[e.Seq])
 	}
+	s.keepRejected(refused)
 }
 
 // noteItems tells of what an accepted report leaves out: of the first item; all of
