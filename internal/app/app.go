@@ -36,6 +36,7 @@ import (
 	"felhom.eu/hub/internal/httpapi"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/ingest"
+	"felhom.eu/hub/internal/rejected"
 	"felhom.eu/hub/internal/roster"
 	"felhom.eu/hub/internal/seal"
 	"felhom.eu/hub/internal/selfprobe"
@@ -55,9 +56,10 @@ type Options struct {
 
 // Folders of data_dir.
 const (
-	spoolFolder  = "spool"
-	mirrorFolder = "fleet.git"
-	engineFolder = "clickhouse"
+	spoolFolder    = "spool"
+	rejectedFolder = "rejected"
+	mirrorFolder   = "fleet.git"
+	engineFolder   = "clickhouse"
 )
 
 const recentState = "recent" // the retry index, in the spool's folder
@@ -127,7 +129,11 @@ func New(o Options) (a *App, err error) {
 	if err := a.openDatabase(o.Launcher); err != nil {
 		return a, err
 	}
-	a.shipper = ship.New(ship.Options{Spool: a.spool, Store: a.db, Linger: o.Linger, Logger: a.log.With("part", "ship")})
+	kept, err := rejected.Open(RejectedDir(a.cfg))
+	if err != nil {
+		return a, err
+	}
+	a.shipper = ship.New(ship.Options{Spool: a.spool, Store: a.db, Linger: o.Linger, Logger: a.log.With("part", "ship"), Rejected: kept})
 	a.watch = deadman.New(deadman.Options{
 		Store: a.db, Backlog: a.shipper, Journal: a.spool,
 		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, Ready: a.readySince,
@@ -223,6 +229,7 @@ func (a *App) openServer(version string) (err error) {
 		Status:         func(owner string) (any, error) { return a.status(version, owner) },
 		Accept:         a.accept,
 		Probe:          a.prober.Answer,
+		Replay:         a.replay,
 		MaxConnections: a.cfg.Ingest.MaxConnections, MaxInFlightBytes: int64(a.cfg.Ingest.MaxInFlightBytes),
 		Metrics: append(a.metrics(version), slices.Concat(a.controlMetrics(), a.tlsMetrics(), a.outsideMetrics())...), Logger: a.log.With("part", "http"),
 	})

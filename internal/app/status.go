@@ -142,6 +142,9 @@ func (a *App) metrics(version string) []httpapi.Metric {
 		counter("hub_ship_doubts_total", "Blocks whose outcome had to be looked up.", func() float64 { return float64(a.shipper.Status().Doubts) }),
 		counter("hub_ship_resent_total", "Blocks sent again because they were missing.", func() float64 { return float64(a.shipper.Status().Resent) }),
 		counter("hub_ship_doubled_total", "Blocks found more than once; an alarm.", func() float64 { return float64(a.shipper.Status().Doubled) }),
+		counter("hub_rejected_records_total", "Acknowledged records that cannot become rows; hub spool show lists them.", func() float64 { return float64(a.shipper.Status().Rejected) }),
+		counter("hub_rejected_unkept_total", "Of those, the ones that are in rejected_reports only, because their file could not be written; an alarm.", func() float64 { return float64(a.shipper.Status().Unkept) }),
+		counter("hub_replayed_records_total", "Rejected records that have become rows after all.", func() float64 { return float64(a.shipper.Status().Replayed) }),
 		counter("hub_engine_restarts_total", "Restarts of the embedded ClickHouse.", func() float64 { return float64(a.engineRestarts()) }),
 
 		gauge("hub_fleet_hosts", "Enrolled hosts in force, without retired ones.", func() float64 { return float64(a.roster.Status().Hosts) }),

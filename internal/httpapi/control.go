@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"net/http"
 
@@ -10,7 +12,10 @@ import (
 	"felhom.eu/hub/internal/wire"
 )
 
-const maxControlBytes = 4 << 10
+const (
+	maxControlBytes = 4 << 10
+	maxReplayBytes  = 256 << 10 // more than three thousand positions
+)
 
 // Control returns what commands reach over the control socket. Whoever reaches
 // it is the operator: errors tell the hint too.
@@ -19,6 +24,9 @@ func (s *Server) Control() http.Handler {
 	m.Handle("/status", s.route("control-status", s.controlStatus, http.MethodGet, http.MethodHead))
 	if s.o.Accept != nil {
 		m.Handle("/fleet/accept", s.route("control-accept", s.controlAccept, http.MethodPost))
+	}
+	if s.o.Replay != nil {
+		m.Handle("/spool/replay", s.route("control-replay", s.controlReplay, http.MethodPost))
 	}
 	m.NotFoundHandler = s.route("-", notFound)
 	return m
@@ -51,6 +59,48 @@ func (s *Server) controlAccept(r *http.Request) reply {
 	}
 	s.log.Warn("audit: a revision was accepted by hand", "revision", revision)
 	return showJSON(accepted)
+}
+
+// controlReplay makes rows of records that were rejected.
+func (s *Server) controlReplay(r *http.Request) reply {
+	body, err := s.bodies.read(r, "", maxReplayBytes)
+	defer body.release()
+	if err != nil {
+		return operatorFailure(err)
+	}
+	positions, dryRun, err := decodeReplay(body.bytes)
+	if err != nil {
+		return operatorFailure(err)
+	}
+	done, err := s.o.Replay(r.Context(), positions, dryRun)
+	if err != nil {
+		s.log.Warn("audit: rejected records were not all replayed", "asked", len(positions), "error", err)
+		return operatorFailure(err)
+	}
+	if !dryRun {
+		s.log.Warn("audit: rejected records were replayed by hand", "asked", len(positions))
+	}
+	return showJSON(done)
+}
+
+// decodeReplay reads the body with which an operator names rejected records. It is
+// strict.
+func decodeReplay(body []byte) (positions []hub.Position, dryRun bool, err error) {
+	var sent struct {
+		Positions []string `json:"positions"`
+		DryRun    bool     `json:"dry_run"`
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	err = decoder.Decode(&sent)
+	for _, text := range sent.Positions {
+		p, bad := hub.ParsePosition(text)
+		positions, err = append(positions, p), errors.Join(err, bad)
+	}
+	if err != nil || len(positions) == 0 {
+		return nil, false, &hub.Error{Code: hub.Invalid, Reason: "not_json", Message: `the body is not {"positions": ["<spool id>/<sequence number>", …]}`}
+	}
+	return positions, sent.DryRun, nil
 }
 
 // operatorFailure is failure for the operator, who may read the hint, and any

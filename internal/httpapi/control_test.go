@@ -40,6 +40,12 @@ func serveControl(t *testing.T, change ...func(*settings)) (f *fixture, dataDir 
 			}
 			return nil, &hub.Error{Code: hub.Invalid, Reason: "not_held", Message: "it is not held", Hint: "hub status shows what is"}
 		}
+		s.http.Replay = func(_ context.Context, positions []hub.Position, dryRun bool) (any, error) {
+			if positions[0].Seq == 0 {
+				return nil, &hub.Error{Code: hub.Unavailable, Reason: "busy", Message: "ClickHouse is away", Hint: "hub status says why"}
+			}
+			return map[string]any{"last": positions[len(positions)-1].Text(), "dry": dryRun}, nil
+		}
 	}}, change...)...), dataDir
 }
 
@@ -64,6 +70,8 @@ func ask(t *testing.T, dataDir, method, path, body string) answer {
 	return answer{res.StatusCode, res.Header, string(text)}
 }
 
+const spoolID = "000102030405060708090a0b0c0d0e0f"
+
 func TestControl(t *testing.T) {
 	f, dir := serveControl(t)
 	for _, c := range []struct {
@@ -81,6 +89,14 @@ func TestControl(t *testing.T) {
 		{"accept more", "POST", "/fleet/accept", `{"revision":"held","force":true}`, 400, "revision"},
 		{"accept no JSON", "POST", "/fleet/accept", `held`, 400, "revision"},
 		{"accept too much", "POST", "/fleet/accept", `{"revision":"` + strings.Repeat("x", 5000) + `"}`, 413, "limit"},
+		{"replay", "POST", "/spool/replay", `{"positions":["` + spoolID + `/1","` + spoolID + `/27"]}`, 200, `"last": "` + spoolID + `/27"`},
+		{"replay dry", "POST", "/spool/replay", `{"positions":["` + spoolID + `/1"],"dry_run":true}`, 200, `"dry": true`},
+		{"replay fails", "POST", "/spool/replay", `{"positions":["` + spoolID + `/0"]}`, 503, `"detail":"ClickHouse is away","hint":"hub status says why"}`},
+		{"replay nothing", "POST", "/spool/replay", `{"positions":[]}`, 400, "positions"},
+		{"replay what is no position", "POST", "/spool/replay", `{"positions":["` + spoolID + `/1","27"]}`, 400, "positions"},
+		{"replay more", "POST", "/spool/replay", `{"positions":["` + spoolID + `/1"],"force":true}`, 400, "positions"},
+		{"replay no JSON", "POST", "/spool/replay", `all`, 400, "positions"},
+		{"replay by GET", "GET", "/spool/replay", "", 405, ""},
 		{"accept by GET", "GET", "/fleet/accept", "", 405, ""},
 		{"status by POST", "POST", "/status", "", 405, ""},
 		{"elsewhere", "GET", "/metrics", "", 404, ""},
@@ -93,7 +109,8 @@ func TestControl(t *testing.T) {
 			checkProblem(t, a)
 		}
 	}
-	if log := f.log.String(); !strings.Contains(log, "audit: a revision was accepted by hand") || !strings.Contains(log, "audit: a revision was not accepted") {
+	if log := f.log.String(); !strings.Contains(log, "audit: a revision was accepted by hand") || !strings.Contains(log, "audit: a revision was not accepted") ||
+		strings.Count(log, "audit: rejected records were replayed by hand") != 1 || !strings.Contains(log, "audit: rejected records were not all replayed") {
 		t.Errorf("no audit lines:\n%s", log)
 	}
 	if f.metric(`hub_replies_total{reason="ok",route="control-status",status="200"}`) != "2" {
@@ -102,9 +119,11 @@ func TestControl(t *testing.T) {
 }
 
 func TestWithoutAcceptThereIsNoSuchPath(t *testing.T) {
-	_, dir := serveControl(t, func(s *settings) { s.http.Accept = nil })
-	if a := ask(t, dir, "POST", "/fleet/accept", `{"revision":"held"}`); a.status != 404 {
-		t.Errorf("%d %s", a.status, a.body)
+	_, dir := serveControl(t, func(s *settings) { s.http.Accept, s.http.Replay = nil, nil })
+	for _, path := range []string{"/fleet/accept", "/spool/replay"} {
+		if a := ask(t, dir, "POST", path, `{"revision":"held"}`); a.status != 404 {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
 	}
 }
 
@@ -119,14 +138,14 @@ func TestControlIsForItsOwnerAlone(t *testing.T) {
 	if info.Mode() != fs.ModeSocket|0o600 {
 		t.Errorf("mode %s", info.Mode())
 	}
-	for _, path := range []string{"/status", "/fleet/accept", "/metrics", "/healthz", "/readyz", "/api/v1/fleet/status", "/debug/pprof/"} {
+	for _, path := range []string{"/status", "/fleet/accept", "/spool/replay", "/metrics", "/healthz", "/readyz", "/api/v1/fleet/status", "/debug/pprof/"} {
 		for _, method := range []string{"GET", "POST"} {
 			if a := f.send(request{method: method, path: path, key: "fleet"}); a.status != 404 {
 				t.Errorf("%s %s on listen: %d", method, path, a.status)
 			}
 		}
 	}
-	for _, path := range []string{"/status", "/fleet/accept"} {
+	for _, path := range []string{"/status", "/fleet/accept", "/spool/replay"} {
 		if a := f.admin(path); a.status != 404 {
 			t.Errorf("%s on admin_listen: %d", path, a.status)
 		}

@@ -86,6 +86,10 @@ type Options struct {
 	Status func(owner string) (any, error)
 	Accept func(ctx context.Context, revision string) (any, error)
 
+	// Replay makes rows of rejected records, or with dryRun says whether it could,
+	// and returns what became of each, as JSON; nil: that cannot be done.
+	Replay func(ctx context.Context, positions []hub.Position, dryRun bool) (any, error)
+
 	MaxConnections   int      // on Listen; 0: 4096
 	MaxInFlightBytes int64    // of bodies in memory; 0: 256 MiB
 	Metrics          []Metric // shown with the server's own

@@ -190,3 +190,16 @@ func TestErrors(t *testing.T) {
 		t.Errorf("%s", p)
 	}
 }
+
+func TestPositionText(t *testing.T) {
+	p := Position{SpoolID: SpoolID{0xab, 15: 1}, Seq: 1<<64 - 1}
+	if got, err := ParsePosition(p.Text()); err != nil || got != p {
+		t.Errorf("%s: %v, %v", p.Text(), got, err)
+	}
+	id := p.SpoolID.String()
+	for _, text := range []string{"", "7", id, id + "/", id + "/-1", id + "/x", id + "/1/2", id[1:] + "/1", "/1", id + "/18446744073709551616"} {
+		if got, err := ParsePosition(text); err == nil {
+			t.Errorf("%q is read as %v", text, got)
+		}
+	}
+}

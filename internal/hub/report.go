@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -29,6 +30,22 @@ type Position struct {
 	SpoolID SpoolID
 	Seq     uint64
 }
+
+// ParsePosition reads "<spool id>/<sequence number>".
+func ParsePosition(text string) (p Position, err error) {
+	id, seq, ok := strings.Cut(text, "/")
+	if p.SpoolID, err = ParseSpoolID(id); err == nil {
+		p.Seq, err = strconv.ParseUint(seq, 10, 64)
+	}
+	if !ok || err != nil {
+		return Position{}, fmt.Errorf("%q is no position in the spool: a spool id, /, and a sequence number are", text)
+	}
+	return p, nil
+}
+
+// Text is the form that ParsePosition reads. (No String: it would be that of
+// everything that has a position.)
+func (p Position) Text() string { return fmt.Sprintf("%s/%d", p.SpoolID, p.Seq) }
 
 // Receipt is what the spool returns for a record that is durable.
 type Receipt struct {

@@ -1,7 +1,6 @@
 package ship
 
 import (
-	"fmt"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
@@ -27,7 +26,7 @@ func (s *Shipper) noteUnread(entries []entry) {
 		return
 	}
 	s.o.Logger.Error("acknowledged records cannot be read; they are kept (hub spool show lists them), also in rejected_reports",
-		"records", len(unread), "first", place(unread[0].Position), "host", unread[0].HostID, "reason", unread[0].reason)
+		"records", len(unread), "first", unread[0].Position.Text(), "host", unread[0].HostID, "reason", unread[0].reason)
 	s.keepRejected(unread)
 }
 
@@ -51,9 +50,6 @@ func (s *Shipper) keepRejected(entries []entry) {
 	}
 	if err := s.o.Rejected.Append(records...); err != nil {
 		s.count(func(st *Status) { st.Unkept += uint64(len(records)) })
-		s.o.Logger.Error("rejected records are in rejected_reports only", "records", len(records), "first", place(records[0].Position), "error", err)
+		s.o.Logger.Error("rejected records are in rejected_reports only", "records", len(records), "first", records[0].Position.Text(), "error", err)
 	}
 }
-
-// place names a record as the log, the audit and hub spool do.
-func place(p hub.Position) string { return fmt.Sprintf("%s/%d", p.SpoolID, p.Seq) }

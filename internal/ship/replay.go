@@ -145,6 +145,6 @@ func (s *Shipper) settle(ctx context.Context, positions []hub.Position) error {
 		}
 	}
 	s.count(func(st *Status) { st.Replayed += uint64(len(positions)) })
-	s.o.Logger.Info("rejected records have become rows", "records", len(positions), "first", place(positions[0]))
+	s.o.Logger.Info("rejected records have become rows", "records", len(positions), "first", positions[0].Text())
 	return nil
 }
