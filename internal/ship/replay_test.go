@@ -378,3 +378,37 @@ func TestReplayWithoutClickHouse(t *testing.T) {
 type away struct{ ship.Store }
 
 func (away) Boot(context.Context) (string, error) { return "", errors.New("away") }
+
+// What ClickHouse refused, in one table or in all, becomes rows when the tables are
+// mended; until then the replay says why it does not.
+func TestReplayOfRefusedRecords(t *testing.T) {
+	f := newRejects(t)
+	f.exec("ALTER TABLE host_reports ADD CONSTRAINT bad CHECK uptime_seconds NOT IN (7, 8)")
+	f.exec("ALTER TABLE guest_reports ADD CONSTRAINT bad CHECK vmid NOT IN (1008, 1009)")
+	f.append(20)
+	s := ship.New(ship.Options{Spool: f.sp, Store: f.db, Linger: time.Millisecond, Patience: time.Millisecond, Logger: quiet, Rejected: f.store})
+	go s.Run(t.Context())
+	f.drained(s)
+	records, _ := f.kept()
+	if st := s.Status(); len(records) != 3 || st.SetAside != 3 || st.Rejected != 3 || !strings.Contains(records[0].Reason, "host_reports") {
+		t.Fatalf("%d records, %+v", len(records), st)
+	}
+	f.clean()
+	for i, d := range f.replay(s, false) {
+		if d.Reason == "" || (i == 2) != strings.Contains(d.Reason, "guest_reports") {
+			t.Errorf("%+v", d)
+		}
+	}
+	f.want("SELECT count() FROM rejected_reports", "3")
+	f.clean()
+	f.exec("ALTER TABLE host_reports DROP CONSTRAINT bad")
+	f.exec("ALTER TABLE guest_reports DROP CONSTRAINT bad")
+	for _, d := range f.replay(s, false) {
+		if d.Reason != "" || !d.Inserted {
+			t.Errorf("mended: %+v", d)
+		}
+	}
+	f.exactlyOnce(20)
+	f.want("SELECT count() FROM rejected_reports", "0")
+	f.clean()
+}
