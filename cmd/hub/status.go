@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -154,16 +153,7 @@ type page struct {
 // line writes one line. What comes out of a repository may hold anything: what a
 // terminal might obey is left out.
 func (p *page) line(word, format string, args ...any) {
-	text := strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsPrint(r):
-			return r
-		case unicode.IsSpace(r):
-			return ' '
-		}
-		return -1
-	}, fmt.Sprintf(format, args...))
-	fmt.Fprintf(p, "%-11s %s\n", word, text)
+	fmt.Fprintf(p, "%-11s %s\n", word, plain(fmt.Sprintf(format, args...)))
 }
 
 // items shows a list under its first line.

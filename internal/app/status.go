@@ -93,6 +93,7 @@ func (a *App) readiness() readiness {
 		{fleet.Frozen != "", "the fleet is frozen: " + fleet.Frozen},
 		{d.ClickHouse.LastError != "", "ClickHouse does not take reports; they wait in the spool"},
 		{sw.HeldBy != "", "the dead-man's switch is held back"},
+		{sh.Unkept > 0, "records that cannot become rows were not all written to their file; rejected_reports has them"},
 		{sp.Damage > 0, "the spool was damaged: acknowledged records are lost"},
 	} {
 		if w.is {
