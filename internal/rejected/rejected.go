@@ -68,8 +68,13 @@ type Store struct {
 	now  func() time.Time
 	sync func(*os.File) error
 
-	mu sync.Mutex // of the files
+	mu   sync.Mutex // of the files, and of
+	full time.Time  // when nothing was found that could go; zero: not since the last mark
 }
+
+// lookAgain is how long after nothing could go the files are not read for it again:
+// a hub that rejects everything has no time for that.
+const lookAgain = time.Minute
 
 // Open makes the folder, for its owner alone, and returns its store.
 func Open(dir string) (*Store, error) {
@@ -123,8 +128,11 @@ func (s *Store) append(text []byte, bounded bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	name, err := s.newest()
-	if err == nil && bounded {
+	switch {
+	case err == nil && bounded:
 		err = s.makeRoom(name, int64(len(text)))
+	case err == nil:
+		s.full = time.Time{}
 	}
 	if err == nil {
 		err = s.write(name, text)
@@ -216,6 +224,10 @@ func (s *Store) makeRoom(writing string, size int64) error {
 	if total <= s.max {
 		return nil
 	}
+	errFull := fmt.Errorf("%w: %s has %d MiB; replay or export what is in it (hub spool), then move its files away", ErrFull, s.dir, s.max>>20)
+	if !s.full.IsZero() && time.Since(s.full) < lookAgain {
+		return errFull
+	}
 	needed, err := s.needed()
 	if err != nil {
 		return err
@@ -230,7 +242,8 @@ func (s *Store) makeRoom(writing string, size int64) error {
 		total -= sizes[i]
 	}
 	if total > s.max {
-		return fmt.Errorf("%w: %s has %d MiB; replay or export what is in it (hub spool), then move its files away", ErrFull, s.dir, s.max>>20)
+		s.full = time.Now()
+		return errFull
 	}
 	return nil
 }

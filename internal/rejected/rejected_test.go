@@ -227,6 +227,9 @@ func TestBound(t *testing.T) {
 		if err := s.Append(record(5, "a")); !errors.Is(err, ErrFull) {
 			t.Fatalf("Append to full files said %v", err)
 		}
+		if s.full.IsZero() {
+			t.Error("they are read again for each record")
+		}
 	}
 	mark(t, s, 2, 1) // marks always find room; those of 1 and 2 are in the file of 4
 	want(t, dir, 0, "1 a replayed", "2 a replayed", "3 a", "4 a")

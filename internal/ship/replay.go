@@ -47,7 +47,7 @@ func (s *Shipper) Replay(ctx context.Context, records []rejected.Record, dry boo
 		return done, err
 	case <-timer.C:
 		return nil, &hub.Error{Code: hub.Unavailable, Reason: "busy", Message: "the hub could not begin: it is bringing reports to ClickHouse, or waits for it",
-			Hint: "nothing was changed; hub status says whether ClickHouse takes reports"}
+			Hint: "hub status says whether ClickHouse takes reports; give the command again when it does"}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
