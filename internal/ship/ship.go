@@ -9,6 +9,9 @@
 // either the [Shipper] looks first and sends what is missing; and whatever was in
 // doubt is counted when it was acknowledged: what is missing even then goes under
 // the next generation of its token.
+//
+// A record that cannot be read, or that ClickHouse refuses, becomes a row of
+// rejected_reports and goes to a file; [Shipper.Replay] makes rows of it later.
 package ship
 
 import (
