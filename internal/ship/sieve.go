@@ -73,7 +73,7 @@ func (s *Shipper) sift(ctx context.Context, c *cut, table string) error {
 			return nil
 		}
 		if !taken {
-			i = v.alone(i)
+			i = v.alone()
 		}
 		ok, err := v.try(ctx, i)
 		if err != nil {
@@ -159,14 +159,14 @@ func (v *sieve) halve(i int, seqs []uint64) {
 
 // alone makes a part of one record of an open part, any of them, and returns its
 // index.
-func (v *sieve) alone(i int) int {
+func (v *sieve) alone() int {
 	var open []int
 	for j, p := range v.parts() {
 		if p.open() {
 			open = append(open, j)
 		}
 	}
-	i = open[rand.N(len(open))]
+	i := open[rand.N(len(open))]
 	p, seqs := v.parts()[i], v.of(v.parts()[i])
 	if len(seqs) < 2 {
 		return i
