@@ -127,7 +127,9 @@ func New(o Options) (a *App, err error) {
 	if err := a.openDatabase(o.Launcher); err != nil {
 		return a, err
 	}
-	a.shipper = ship.New(ship.Options{Spool: a.spool, Store: a.db, Linger: o.Linger, Logger: a.log.With("part", "ship")})
+	a.shipper = ship.New(ship.Options{
+		Spool: a.spool, Store: a.db, Linger: o.Linger, Retention: retention(a.cfg), Logger: a.log.With("part", "ship"),
+	})
 	a.watch = deadman.New(deadman.Options{
 		Store: a.db, Backlog: a.shipper, Journal: a.spool,
 		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, Ready: a.readySince,

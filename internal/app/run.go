@@ -113,8 +113,7 @@ func (a *App) prepareDatabase(ctx context.Context) error {
 	if err := a.claimDatabase(ctx); err != nil {
 		return err
 	}
-	r := a.cfg.ClickHouse.Retention
-	return a.db.SetRetention(ctx, clickhouse.Retention{Reports: r.Reports, Raw: r.Raw, Guests: r.Guests, Events: r.Events})
+	return a.db.SetRetention(ctx, retention(a.cfg))
 }
 
 // syncRegister writes each fleet that comes into force to ClickHouse, and with the

@@ -2,6 +2,7 @@ package ship
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -67,13 +68,21 @@ func (d *delivery) attempt(ctx context.Context) error {
 		return nil
 	}
 	done, err := d.look(ctx)
-	if done || err != nil {
+	if done || err != nil || d.expires() {
 		return err
 	}
 	if err := d.nextGeneration(); err != nil {
 		return err
 	}
-	return fmt.Errorf("%s: the server acknowledged %s and does not have all of it", d.table, d.span)
+	return fmt.Errorf("%s: %s: %w", d.table, d.span, errVanished)
+}
+
+var errVanished = errors.New("the server acknowledged it and does not have all of it")
+
+// expires reports whether retention may drop rows of the block as soon as they
+// are there.
+func (d *delivery) expires() bool {
+	return d.cut.entries[0].ReceivedAt.Before(d.s.o.Retention.Floor(d.table, time.Now()))
 }
 
 // look settles a doubt: it returns true when the table has the whole block.

@@ -9,6 +9,10 @@
 // either the [Shipper] looks first and sends what is missing; and whatever was in
 // doubt is counted when it was acknowledged: what is missing even then goes under
 // the next generation of its token.
+//
+// A server can also lose what it had acknowledged. After each of its restarts all
+// that the spool still keeps is looked for, and what is missing is brought back
+// ([Status].Restored); until that is done, [Shipper.Visible] says "behind".
 package ship
 
 import (
@@ -30,6 +34,8 @@ type Store interface {
 	Count(ctx context.Context, table string, r clickhouse.Range) (uint64, error)
 	Present(ctx context.Context, table string, r clickhouse.Range) (map[uint64]bool, error)
 	Refeed(ctx context.Context, table string, r clickhouse.Range) error
+	Held(ctx context.Context, r clickhouse.Range) (map[uint64]clickhouse.Held, error)
+	RefeedSince(ctx context.Context, since time.Time) error
 	Boot(ctx context.Context) (string, error)
 }
 
@@ -43,6 +49,8 @@ type Options struct {
 	// Patience is for how long a block that ClickHouse refuses is tried again before
 	// the records are found for whose sake it does; default 15 s.
 	Patience time.Duration
+
+	Retention clickhouse.Retention // rows that it may have dropped are not brought back
 }
 
 // Status is what the shipper says of itself.
@@ -55,6 +63,10 @@ type Status struct {
 	Failures uint64 // attempts that failed
 	LeftOut  uint64 // parts of accepted reports that do not count
 	SetAside uint64 // records that ClickHouse refused, now in rejected_reports
+	Rechecks uint64 // times that all was looked for after a restart of the server
+	Restored uint64 // rows that the server had lost and that were brought back: an alarm
+
+	Rechecking bool // it is not known whether the server still has what was shipped
 
 	LastError string // of the newest attempt; empty: it succeeded
 	ShippedAt time.Time
@@ -88,7 +100,7 @@ func New(o Options) *Shipper {
 	if o.Patience == 0 {
 		o.Patience = defaultPatience
 	}
-	return &Shipper{o: o, refused: map[string]int{}}
+	return &Shipper{o: o, refused: map[string]int{}, status: Status{Rechecking: true}}
 }
 
 // Run ships until ctx ends. What it was sending then is settled by the next run.
@@ -99,7 +111,8 @@ func (s *Shipper) Run(ctx context.Context) {
 		// are of an earlier run, and those are always looked for first.
 		s.o.Logger.Warn("the last cut is not known; ClickHouse is asked what it has", "error", err)
 	}
-	for s.wait(ctx) {
+	r := newRecheck(s)
+	for s.wait(ctx, r) {
 		c, err := readCut(s.o.Spool, resumed)
 		if err == nil && c == nil {
 			resumed = nil // nothing of it can be read any more
@@ -121,13 +134,14 @@ func (s *Shipper) Run(ctx context.Context) {
 			return
 		}
 		resumed = nil
+		r.step(ctx)
 	}
 }
 
 // wait returns true when there are records to ship, false when ctx ended. Few
 // records wait a moment for more, since every cut makes parts that ClickHouse
 // must merge.
-func (s *Shipper) wait(ctx context.Context) bool {
+func (s *Shipper) wait(ctx context.Context, r *recheck) bool {
 	for {
 		changed := s.o.Spool.Changed()
 		st := s.o.Spool.Stats()
@@ -135,10 +149,18 @@ func (s *Shipper) wait(ctx context.Context) bool {
 		case st.UnshippedRecords >= enough:
 			return ctx.Err() == nil
 		case st.UnshippedRecords > 0:
-			return sleep(ctx, s.o.Linger)
+			end := time.Now().Add(s.o.Linger)
+			for time.Now().Before(end) && r.step(ctx) {
+				continue
+			}
+			return sleep(ctx, time.Until(end))
+		}
+		if r.step(ctx) {
+			continue
 		}
 		select {
 		case <-changed:
+		case <-time.After(time.Until(r.next)):
 		case <-ctx.Done():
 			return false
 		}
@@ -276,10 +298,13 @@ func (s *Shipper) Status() Status {
 var errBehind = errors.New("ClickHouse does not have everything yet")
 
 // Visible returns nil when everything acknowledged up to t, and everything that
-// an earlier run of the hub left, is in ClickHouse.
+// an earlier run of the hub left, is in ClickHouse, and is still there if the
+// server restarted since.
 func (s *Shipper) Visible(t time.Time) error {
 	st := s.o.Spool.Stats()
 	switch {
+	case s.Status().Rechecking:
+		return fmt.Errorf("%w: after its restart it is asked for all that the spool keeps", errBehind)
 	case st.Inherited > 0:
 		return fmt.Errorf("%w: records of an earlier run are being shipped", errBehind)
 	case !st.OldestUnshipped.IsZero() && !st.OldestUnshipped.After(t):
