@@ -3,10 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
-
-	ch "github.com/ClickHouse/clickhouse-go/v2"
 )
 
 // Held tells in which tables one record of the spool has rows. The zero value is
@@ -41,17 +38,14 @@ var bits = func() map[string]uint32 {
 func (db *DB) Held(ctx context.Context, r Range) (map[uint64]Held, error) {
 	ctx, cancel := db.queryContext(ctx, nil)
 	defer cancel()
-	parts := make([]string, 0, len(Tables()))
-	for _, table := range Tables() {
+	sql := union(Tables(), func(table string) string {
 		owes := "0"
 		if table == tableReports {
 			owes = fmt.Sprintf("%d + if(guest_total > 0, %d, 0) + if(rejected_total > 0, %d, 0)", bit(tableBodies), bit(tableGuests), bit(tableItems))
 		}
-		parts = append(parts, fmt.Sprintf("SELECT spool_seq, toUInt32(%d) AS has, toUInt32(%s) AS owes FROM %s WHERE spool_id = @id AND spool_seq BETWEEN @first AND @last",
-			bit(table), owes, quoteName(table)))
-	}
-	rows, err := db.conn.Query(ctx, "SELECT spool_seq, groupBitOr(has), groupBitOr(owes) FROM ("+strings.Join(parts, " UNION ALL ")+") GROUP BY spool_seq",
-		ch.Named("id", r.SpoolID.String()), ch.Named("first", r.First), ch.Named("last", r.Last))
+		return fmt.Sprintf("spool_seq, toUInt32(%d) AS has, toUInt32(%s) AS owes", bit(table), owes)
+	})
+	rows, err := db.conn.Query(ctx, "SELECT spool_seq, groupBitOr(has), groupBitOr(owes) FROM ("+sql+") GROUP BY spool_seq", rangeArgs(r)...)
 	if err != nil {
 		return nil, fmt.Errorf("look for %s: %w", r, err)
 	}

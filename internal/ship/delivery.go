@@ -43,13 +43,19 @@ func (s *Shipper) delivery(c *cut, table string, first, last uint64, doubt bool)
 // server or of the hub the table is looked at first. And the log can outlive the
 // block: a block that was acknowledged and is not there goes under the next
 // generation of its token, under which nothing can be running.
+//
+// Which run of the server it is, is not asked for a block that was never sent: if
+// it is a later one than was noted, a retry only looks at the table in vain.
 func (d *delivery) attempt(ctx context.Context) error {
 	if d.want == 0 {
 		return nil
 	}
-	boot, err := d.s.o.Store.Boot(ctx)
-	if err != nil {
-		return err
+	boot := d.s.boot
+	if d.doubt || boot == "" {
+		var err error
+		if boot, err = d.s.askBoot(ctx); err != nil {
+			return err
+		}
 	}
 	if d.doubt && (boot != d.boot || time.Since(d.since) > trustToken) {
 		if done, err := d.look(ctx); done || err != nil {

@@ -46,8 +46,10 @@ type recheck struct {
 	gaveUp   int // rows that ClickHouse does not have again
 	began    time.Time
 
-	verified string    // the run that was found to have everything, as it is written down
-	next     time.Time // no step before
+	verified string        // the run that was found to have everything, as it is written down
+	next     time.Time     // no step before
+	took     time.Duration // the last step
+	ended    time.Time
 	backoff  time.Duration
 	problem  string // what was logged last
 }
@@ -97,7 +99,10 @@ func (r *recheck) step(ctx context.Context) bool {
 	if time.Now().Before(r.next) {
 		return false
 	}
+	began := time.Now()
 	err := r.advance(ctx)
+	r.ended = time.Now()
+	r.took = r.ended.Sub(began)
 	switch {
 	case ctx.Err() != nil:
 		return false
@@ -107,9 +112,16 @@ func (r *recheck) step(ctx context.Context) bool {
 	}
 	r.backoff, r.problem = 0, ""
 	if r.done {
-		r.next = time.Now().Add(askInterval)
+		r.next = r.ended.Add(askInterval)
 	}
 	return !r.done
+}
+
+// share is step between two cuts: a fifth of the time while new reports wait.
+func (r *recheck) share(ctx context.Context) {
+	if time.Since(r.ended) >= 4*r.took {
+		r.step(ctx)
+	}
 }
 
 func (r *recheck) failed(err error) {
@@ -118,7 +130,7 @@ func (r *recheck) failed(err error) {
 		r.s.o.Logger.Warn("ClickHouse could not be asked yet whether it still has what was shipped", "error", err)
 	}
 	r.backoff = min(max(minBackoff, 2*r.backoff), maxBackoff)
-	r.next = time.Now().Add(r.backoff)
+	r.next = r.ended.Add(r.backoff)
 }
 
 func (r *recheck) advance(ctx context.Context) error {
@@ -140,7 +152,7 @@ func (r *recheck) advance(ctx context.Context) error {
 // was shipped to an earlier one. What is being shipped is not before the cursor:
 // no step falls into the delivery of a cut.
 func (r *recheck) begin(ctx context.Context) error {
-	boot, err := r.s.o.Store.Boot(ctx)
+	boot, err := r.s.askBoot(ctx)
 	if err != nil || r.done && boot == r.boot {
 		return err
 	}
@@ -329,7 +341,7 @@ func (r *recheck) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	boot, err := r.s.o.Store.Boot(ctx)
+	boot, err := r.s.askBoot(ctx)
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,7 @@ import (
 type Store interface {
 	Insert(ctx context.Context, b *clickhouse.Batch, table, token string) error
 	Count(ctx context.Context, table string, r clickhouse.Range) (uint64, error)
+	Counts(ctx context.Context, r clickhouse.Range, tables []string) (map[string]uint64, error)
 	Present(ctx context.Context, table string, r clickhouse.Range) (map[uint64]bool, error)
 	Refeed(ctx context.Context, table string, r clickhouse.Range) error
 	Held(ctx context.Context, r clickhouse.Range) (map[uint64]clickhouse.Held, error)
@@ -79,6 +81,7 @@ type Shipper struct {
 	// Of Run's goroutine only.
 	refused map[string]int // records that a table refused since it took one
 	found   time.Time      // when a record was last found that ClickHouse does not take
+	boot    string         // the server's run when it was last asked; empty: it was not
 
 	mu     sync.Mutex
 	status Status
@@ -116,6 +119,7 @@ func (s *Shipper) Run(ctx context.Context) {
 		c, err := readCut(s.o.Spool, resumed)
 		if err == nil && c == nil {
 			resumed = nil // nothing of it can be read any more
+			sleep(ctx, s.o.Linger)
 			continue
 		}
 		if err != nil {
@@ -123,9 +127,12 @@ func (s *Shipper) Run(ctx context.Context) {
 			sleep(ctx, maxBackoff)
 			continue
 		}
-		doubt := resumed != nil
-		if !doubt && s.o.Spool.Inherited(c.End.Volume) {
-			doubt, c.Salt = true, rand.Text()
+		doubt := func(string) bool { return resumed != nil }
+		if resumed == nil && s.o.Spool.Inherited(c.End.Volume) {
+			c.Salt = rand.Text()
+			if doubt, err = s.inherited(ctx, c); err != nil {
+				return
+			}
 		}
 		if resumed == nil && s.retry(ctx, func(context.Context) error { return c.save(s.o.Spool) }) != nil {
 			return
@@ -134,23 +141,47 @@ func (s *Shipper) Run(ctx context.Context) {
 			return
 		}
 		resumed = nil
-		r.step(ctx)
+		r.share(ctx)
 	}
+}
+
+// inherited returns which tables are in doubt of a cut of records that an earlier
+// run of the hub left. It may have sent them, if its cursor was lost or the spool
+// is an old copy; so all tables are asked, with one question. Where nothing is, the
+// cut is like a new one: its salted token was never sent, so that what is
+// acknowledged under it is there.
+func (s *Shipper) inherited(ctx context.Context, c *cut) (doubt func(table string) bool, err error) {
+	tables := slices.DeleteFunc(clickhouse.Tables(), func(table string) bool { return c.batch.Rows(table) == 0 })
+	err = s.retry(ctx, func(ctx context.Context) error {
+		have, err := s.o.Store.Counts(ctx, c.span(), tables)
+		doubt = func(table string) bool { return have[table] > 0 || !slices.Contains(tables, table) }
+		return err
+	})
+	return doubt, err
+}
+
+// askBoot asks which run of the server this is, and notes it.
+func (s *Shipper) askBoot(ctx context.Context) (string, error) {
+	boot, err := s.o.Store.Boot(ctx)
+	if err == nil {
+		s.boot = boot
+	}
+	return boot, err
 }
 
 // wait returns true when there are records to ship, false when ctx ended. Few
 // records wait a moment for more, since every cut makes parts that ClickHouse
-// must merge.
+// must merge; to what an earlier run left no more will come.
 func (s *Shipper) wait(ctx context.Context, r *recheck) bool {
 	for {
 		changed := s.o.Spool.Changed()
 		st := s.o.Spool.Stats()
 		switch {
-		case st.UnshippedRecords >= enough:
+		case st.UnshippedRecords >= enough || st.Inherited > 0:
 			return ctx.Err() == nil
 		case st.UnshippedRecords > 0:
 			end := time.Now().Add(s.o.Linger)
-			for time.Now().Before(end) && r.step(ctx) {
+			for time.Until(end) > r.took && r.step(ctx) {
 				continue
 			}
 			return sleep(ctx, time.Until(end))
@@ -169,12 +200,12 @@ func (s *Shipper) wait(ctx context.Context, r *recheck) bool {
 
 // deliver sends every block of a cut and moves the cursor. It tries until that
 // is done or ctx ends.
-func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
+func (s *Shipper) deliver(ctx context.Context, c *cut, doubt func(table string) bool) error {
 	for _, table := range clickhouse.Tables() {
 		if table == clickhouse.RejectedTable {
 			s.noteRefused(c.setAside(c.refusals()), c.refusals())
 		}
-		if err := s.fill(ctx, c, table, doubt); err != nil {
+		if err := s.fill(ctx, c, table, doubt(table)); err != nil {
 			return err
 		}
 	}
