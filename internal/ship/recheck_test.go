@@ -368,14 +368,16 @@ func TestI14_RetentionIsNoLoss(t *testing.T) {
 	if err := f.sp.Close(); err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now().Add(-50 * time.Hour)
-	f.open = func(o *spool.Options) { o.Now, o.Keep = func() time.Time { return now }, 1000*time.Hour }
+	var ago atomic.Int64 // hours
+	ago.Store(50)
+	clock := func() time.Time { return time.Now().Add(-time.Duration(ago.Load()) * time.Hour) }
+	f.open = func(o *spool.Options) { o.Now, o.Keep = clock, 1000*time.Hour }
 	f.openSpool()
 	store := &counting{faulty: &faulty{DB: f.db}}
 	f.shipVolumes(store, 1, 300)
-	now = time.Now().Add(-25 * time.Hour)
+	ago.Store(25)
 	f.shipVolumes(store, 1, 300)
-	now = time.Now()
+	ago.Store(0)
 	f.shipVolumes(store, 1, 300)
 	f.retention = clickhouse.Retention{Raw: 24 * time.Hour, Guests: 48 * time.Hour}
 	if err := f.db.SetRetention(t.Context(), f.retention); err != nil {
@@ -413,12 +415,14 @@ func TestBacklogOlderThanRetention(t *testing.T) {
 	if err := f.sp.Close(); err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now().Add(-50 * time.Hour)
-	f.open = func(o *spool.Options) { o.Now = func() time.Time { return now } }
+	var ago atomic.Int64 // hours
+	ago.Store(50)
+	clock := func() time.Time { return time.Now().Add(-time.Duration(ago.Load()) * time.Hour) }
+	f.open = func(o *spool.Options) { o.Now = clock }
 	f.openSpool()
 	f.append(100)
 	f.reopen() // inherited: it may have been sent before
-	now = time.Now()
+	ago.Store(0)
 	f.append(100)
 	f.retention = clickhouse.Retention{Raw: 24 * time.Hour}
 	if err := f.db.SetRetention(t.Context(), f.retention); err != nil {
