@@ -133,7 +133,9 @@ func New(o Options) (a *App, err error) {
 	if err != nil {
 		return a, err
 	}
-	a.shipper = ship.New(ship.Options{Spool: a.spool, Store: a.db, Linger: o.Linger, Logger: a.log.With("part", "ship"), Rejected: kept})
+	a.shipper = ship.New(ship.Options{
+		Spool: a.spool, Store: a.db, Linger: o.Linger, Rejected: kept, Retention: retention(a.cfg), Logger: a.log.With("part", "ship"),
+	})
 	a.watch = deadman.New(deadman.Options{
 		Store: a.db, Backlog: a.shipper, Journal: a.spool,
 		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, Ready: a.readySince,

@@ -18,10 +18,9 @@ func Audit(ctx context.Context, cfg *config.Config, launcher string) (result aud
 		if _, err := db.Check(ctx); err != nil {
 			return &hub.Error{Message: "ClickHouse cannot be asked", Cause: err, Hint: "hub check says what is wrong with the connection"}
 		}
-		keep := cfg.ClickHouse.Retention
 		result, err = audit.Run(ctx, audit.Options{
 			Spool: spool.Folder(SpoolDir(cfg)), Store: db, Now: time.Now().UTC(),
-			Retention: clickhouse.Retention{Reports: keep.Reports, Raw: keep.Raw, Guests: keep.Guests, Events: keep.Events},
+			Retention: retention(cfg),
 		})
 		return err
 	})

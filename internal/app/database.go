@@ -67,6 +67,11 @@ func Password(cfg *config.Config) (hub.Secret, error) {
 	return hub.NewSecret(strings.TrimRight(string(text), "\r\n")), nil
 }
 
+func retention(cfg *config.Config) clickhouse.Retention {
+	r := cfg.ClickHouse.Retention
+	return clickhouse.Retention{Reports: r.Reports, Raw: r.Raw, Guests: r.Guests, Events: r.Events}
+}
+
 // scratchDir makes a private folder in data_dir; remove deletes it.
 func scratchDir(dataDir string) (dir string, remove func(), err error) {
 	dir, err = os.MkdirTemp(dataDir, "check-")

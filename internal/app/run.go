@@ -21,6 +21,10 @@ const (
 const (
 	minRetry = 200 * time.Millisecond
 	maxRetry = 10 * time.Second
+	// How often a ClickHouse that is away is asked while the hub starts, and how
+	// often at most the log says what it answers.
+	maxKnock  = time.Second
+	logKnocks = 10 * time.Second
 )
 
 // Start begins the work and returns. Mistakes that only show later, as a
@@ -64,7 +68,8 @@ func (a *App) Start(ctx context.Context) error {
 // tries until it succeeds or ctx ends; reports wait in the spool meanwhile.
 func (a *App) startDatabase(ctx context.Context) error {
 	var logged string
-	for wait := minRetry; ; wait = min(2*wait, maxRetry) {
+	var loggedAt time.Time
+	for wait := minRetry; ; wait = min(2*wait, a.longestWait()) {
 		err := a.prepareDatabase(ctx)
 		if err == nil {
 			fine := ""
@@ -80,14 +85,23 @@ func (a *App) startDatabase(ctx context.Context) error {
 			a.fail(err)
 			return err
 		}
-		if text != logged {
+		if text != logged && time.Since(loggedAt) >= logKnocks {
 			a.log.Warn("ClickHouse is not ready; reports are kept in the spool", "error", err)
-			logged = text
+			logged, loggedAt = text, time.Now()
 		}
 		if !sleep(ctx, wait) {
 			return ctx.Err()
 		}
 	}
+}
+
+// longestWait is short for a server that may come back at any moment. An engine of
+// ours that does not start costs the processor at each try.
+func (a *App) longestWait() time.Duration {
+	if a.engine != nil && a.engine.PID() == 0 {
+		return maxRetry
+	}
+	return maxKnock
 }
 
 func (a *App) prepareDatabase(ctx context.Context) error {
@@ -113,8 +127,7 @@ func (a *App) prepareDatabase(ctx context.Context) error {
 	if err := a.claimDatabase(ctx); err != nil {
 		return err
 	}
-	r := a.cfg.ClickHouse.Retention
-	return a.db.SetRetention(ctx, clickhouse.Retention{Reports: r.Reports, Raw: r.Raw, Guests: r.Guests, Events: r.Events})
+	return a.db.SetRetention(ctx, retention(a.cfg))
 }
 
 // syncRegister writes each fleet that comes into force to ClickHouse, and with the

@@ -35,9 +35,11 @@ type spoolDetail struct {
 }
 
 type clickhouseDetail struct {
-	ShippedAt time.Time `json:"shipped_at,omitzero"`
-	LastError string    `json:"last_error,omitempty"`
-	Restarts  int64     `json:"engine_restarts"`
+	ShippedAt  time.Time `json:"shipped_at,omitzero"`
+	LastError  string    `json:"last_error,omitempty"`
+	Restarts   int64     `json:"engine_restarts"`
+	Rechecking bool      `json:"rechecking,omitempty"`    // what it had before it restarted is being looked for
+	Restored   uint64    `json:"restored_rows,omitempty"` // that it had lost
 }
 
 type switchDetail struct {
@@ -62,7 +64,7 @@ func (a *App) readiness() readiness {
 	d := readiness{
 		Fleet:      fleetDetail{fleet.Revision, fleet.Hosts, fleet.Head, fleet.Problems, fleet.LastError},
 		Spool:      spoolDetail{sp.UnshippedRecords, sp.UnshippedBytes, sp.OldestUnshipped, sp.DiskBytes, sp.MaxBytes, sp.Damage},
-		ClickHouse: clickhouseDetail{sh.ShippedAt, a.databaseError(), a.engineRestarts()},
+		ClickHouse: clickhouseDetail{sh.ShippedAt, a.databaseError(), a.engineRestarts(), sh.Rechecking, sh.Restored},
 		Switch:     switchDetail{sw.LastJudged, sw.HeldBy, sw.HeldSince},
 	}
 	if a.roster.Current() == nil {
@@ -92,6 +94,7 @@ func (a *App) readiness() readiness {
 		{fleet.BadHosts > 0, "files of hosts have mistakes; these hosts keep their last good record, if they have one"},
 		{fleet.Frozen != "", "the fleet is frozen: " + fleet.Frozen},
 		{d.ClickHouse.LastError != "", "ClickHouse does not take reports; they wait in the spool"},
+		{sh.Restored > 0, "ClickHouse had lost rows when it restarted; they were brought back from the spool"},
 		{sw.HeldBy != "", "the dead-man's switch is held back"},
 		{sh.Unkept > 0, "records that cannot become rows were not all written to their file; rejected_reports has them"},
 		{sp.Damage > 0, "the spool was damaged: acknowledged records are lost"},
@@ -146,6 +149,8 @@ func (a *App) metrics(version string) []httpapi.Metric {
 		counter("hub_rejected_records_total", "Acknowledged records that cannot become rows; hub spool show lists them.", func() float64 { return float64(a.shipper.Status().Rejected) }),
 		counter("hub_rejected_unkept_total", "Of those, the ones that are in rejected_reports only, because their file could not be written; an alarm.", func() float64 { return float64(a.shipper.Status().Unkept) }),
 		counter("hub_replayed_records_total", "Rejected records that have become rows after all.", func() float64 { return float64(a.shipper.Status().Replayed) }),
+		counter("hub_ship_restored_rows_total", "Rows that ClickHouse had lost at a restart and that were brought back; an alarm.", func() float64 { return float64(a.shipper.Status().Restored) }),
+		gauge("hub_ship_rechecking", "1 while it is not known whether ClickHouse still has what was shipped.", func() float64 { return truth(a.shipper.Status().Rechecking) }),
 		counter("hub_engine_restarts_total", "Restarts of the embedded ClickHouse.", func() float64 { return float64(a.engineRestarts()) }),
 
 		gauge("hub_fleet_hosts", "Enrolled hosts in force, without retired ones.", func() float64 { return float64(a.roster.Status().Hosts) }),

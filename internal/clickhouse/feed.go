@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 )
@@ -25,7 +26,7 @@ const (
     cloudflared_status,
     spool_id,
     spool_seq,
-    bitShiftLeft(toUInt128(toUnixTimestamp64Milli(received_at)), 64) + spool_seq AS version`
+    ` + version + ` AS version`
 
 	guestLastValues = `host_id,
     vmid,
@@ -34,9 +35,12 @@ const (
     status,
     controller_version,
     spool_seq,
-    bitShiftLeft(toUInt128(toUnixTimestamp64Milli(received_at)), 64) + spool_seq AS version`
+    ` + version + ` AS version`
 
 	keyLastValues = `max(received_at) AS last_used_at`
+
+	// version is greater the newer a row of the stream is.
+	version = `bitShiftLeft(toUInt128(toUnixTimestamp64Milli(received_at)), 64) + spool_seq`
 )
 
 // fragments are the texts that the schema shares with the code.
@@ -44,13 +48,23 @@ var fragments = strings.NewReplacer(
 	"{{host_last}}", hostLastValues, "{{guest_last}}", guestLastValues, "{{key_last_values}}", keyLastValues,
 	"{{key_uses}}", keyUses)
 
-// feed is a latest-state table behind a table of the stream, and how its rows are
-// computed; group is empty where each row of the stream makes one.
-type feed struct{ target, values, group string }
+// feed is a latest-state table behind a table of the stream.
+type feed struct {
+	target string
+	values string // how its rows are computed
+	group  string // empty where each row of the stream makes one
+	keys   string // of its rows
+
+	// What is greatest in the newest row of a key: in the stream, and in the target.
+	newest, last string
+}
 
 var feeds = map[string][]feed{
-	tableReports: {{"host_last", hostLastValues, ""}, {"key_last", "host_id, key_id, " + keyLastValues, " GROUP BY host_id, key_id"}},
-	tableGuests:  {{"guest_last", guestLastValues, ""}},
+	tableReports: {
+		{"host_last", hostLastValues, "", "host_id", version, "version"},
+		{"key_last", "host_id, key_id, " + keyLastValues, " GROUP BY host_id, key_id", "host_id, key_id", "received_at", "last_used_at"},
+	},
+	tableGuests: {{"guest_last", guestLastValues, "", "host_id, vmid", version, "version"}},
 }
 
 // Refeed computes the latest-state rows of a range again and inserts them: a
@@ -70,4 +84,29 @@ func (db *DB) refeed(ctx context.Context, table string, f feed, r Range) error {
 	defer cancel()
 	return db.conn.Exec(ctx, "INSERT INTO "+f.target+" SELECT "+f.values+" FROM "+table+
 		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?"+f.group, r.SpoolID.String(), r.First, r.Last)
+}
+
+// RefeedSince computes the latest-state rows again of what was received at since
+// or later, where they do not tell the newest: a server that dies can lose them
+// while it keeps what they were computed from.
+func (db *DB) RefeedSince(ctx context.Context, since time.Time) error {
+	for table, list := range feeds {
+		for _, f := range list {
+			if err := db.refeedSince(ctx, table, f, since); err != nil {
+				return fmt.Errorf("feed %s again: %w", f.target, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (db *DB) refeedSince(ctx context.Context, table string, f feed, since time.Time) error {
+	ctx, cancel := db.queryContext(ctx, ch.Settings{"async_insert": 0, "insert_deduplicate": 0})
+	defer cancel()
+	received := " FROM " + table + " WHERE received_at >= fromUnixTimestamp64Milli(toInt64(@since))"
+	newest := "SELECT " + f.keys + ", max(" + f.newest + ") AS newest" + received + " GROUP BY " + f.keys
+	told := "SELECT " + f.keys + ", max(" + f.last + ") FROM " + f.target + " GROUP BY " + f.keys
+	untold := "SELECT * FROM (" + newest + ") WHERE (" + f.keys + ", newest) NOT IN (" + told + ")"
+	return db.conn.Exec(ctx, "INSERT INTO "+f.target+" SELECT "+f.values+received+
+		" AND ("+f.keys+", "+f.newest+") IN ("+untold+")"+f.group, ch.Named("since", since.UnixMilli()))
 }

@@ -217,44 +217,53 @@ type Retention struct {
 // TTL differs. Whole parts are dropped (ttl_only_drop_parts), so rows go within
 // a day (events: a month) after their time.
 func (db *DB) SetRetention(ctx context.Context, r Retention) error {
-	for _, t := range []struct {
-		table, column string
-		keep          time.Duration
-	}{
-		{"host_reports", "received_at", r.Reports},
-		{"rejected_items", "received_at", r.Reports},
-		{"host_report_bodies", "received_at", r.Raw},
-		{"guest_reports", "received_at", r.Guests},
-		{"events", "detected_at", r.Events},
-	} {
-		if err := db.setTTL(ctx, t.table, t.column, t.keep); err != nil {
+	for _, t := range r.tables() {
+		if err := db.setTTL(ctx, t); err != nil {
 			return fmt.Errorf("retention of %s: %w", t.table, err)
 		}
 	}
 	return nil
 }
 
+// lifetime is how long the rows of a table are kept, counted from a column.
+type lifetime struct {
+	table, column string
+	keep          time.Duration
+}
+
+func (r Retention) tables() []lifetime {
+	return []lifetime{
+		{tableReports, "received_at", r.Reports},
+		{tableItems, "received_at", r.Reports},
+		{tableBodies, "received_at", r.Raw},
+		{tableGuests, "received_at", r.Guests},
+		{tableEvents, "detected_at", r.Events},
+	}
+}
+
 // The server adds a TTL in 32 bits of seconds, which end in 2106: a longer one
 // would lie in the past, and everything be dropped.
 const endless = 50 * 365 * 24 * time.Hour
 
-func (db *DB) setTTL(ctx context.Context, table, column string, keep time.Duration) error {
+func (t lifetime) forEver() bool { return t.keep == 0 || t.keep >= endless }
+
+func (db *DB) setTTL(ctx context.Context, t lifetime) error {
 	qctx, cancel := db.queryContext(ctx, nil)
 	defer cancel()
 	var engine string
-	if err := db.conn.QueryRow(qctx, "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = ?", table).Scan(&engine); err != nil {
+	if err := db.conn.QueryRow(qctx, "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = ?", t.table).Scan(&engine); err != nil {
 		return err
 	}
 	has := strings.Contains(engine, " TTL ")
-	if keep == 0 || keep >= endless {
+	if t.forEver() {
 		if !has {
 			return nil
 		}
-		return db.exec(ctx, "ALTER TABLE "+quoteName(table)+" REMOVE TTL")
+		return db.exec(ctx, "ALTER TABLE "+quoteName(t.table)+" REMOVE TTL")
 	}
-	ttl := fmt.Sprintf("toDateTime(%s) + toIntervalSecond(%d)", column, int64(keep/time.Second))
+	ttl := fmt.Sprintf("toDateTime(%s) + toIntervalSecond(%d)", t.column, int64(t.keep/time.Second))
 	if strings.Contains(engine, " TTL "+ttl+" ") {
 		return nil
 	}
-	return db.exec(ctx, "ALTER TABLE "+quoteName(table)+" MODIFY TTL "+ttl)
+	return db.exec(ctx, "ALTER TABLE "+quoteName(t.table)+" MODIFY TTL "+ttl)
 }

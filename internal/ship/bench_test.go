@@ -48,3 +48,53 @@ func BenchmarkShip(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "reports/s")
 }
+
+// BenchmarkShipInherited drains what a hub left that died a hundred times before
+// it shipped anything: a hundred volumes of 200 reports.
+func BenchmarkShipInherited(b *testing.B) {
+	const volumes, reports = 100, 200
+	db, err := clickhouse.Open(clickhouse.Options{DSN: enginetest.DSN(b)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Migrate(b.Context(), time.Now()); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		b.StopTimer()
+		dir := b.TempDir()
+		open := func() *spool.Spool {
+			sp, err := spool.Open(spool.Options{Dir: dir, MaxBytes: 32 << 30, Logger: quiet})
+			if err != nil {
+				b.Fatal(err)
+			}
+			return sp
+		}
+		agent := simulate.NewAgent(1, "acme-1", 12)
+		for range volumes {
+			sp := open()
+			records := make([]spool.Record, reports)
+			for i := range records {
+				records[i] = spool.Record{Kind: hub.KindHostReport, HostID: "acme-1", CustomerID: "acme", KeyID: "k1", Body: agent.AppendReport(nil, time.Now())}
+			}
+			if _, err := sp.Append(b.Context(), records...); err != nil {
+				b.Fatal(err)
+			}
+			_ = sp.Close()
+		}
+		sp := open()
+		s := ship.New(ship.Options{Spool: sp, Store: db, Logger: quiet})
+		ctx, cancel := context.WithCancel(b.Context())
+		ended := make(chan struct{})
+		b.StartTimer()
+		go func() { s.Run(ctx); close(ended) }()
+		for sp.Stats().UnshippedRecords > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		<-ended
+		_ = sp.Close()
+	}
+	b.ReportMetric(float64(b.N*volumes*reports)/b.Elapsed().Seconds(), "reports/s")
+}

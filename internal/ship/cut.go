@@ -34,6 +34,7 @@ type cut struct {
 	End        spool.Cursor   `json:"end"`
 	Generation map[string]int `json:"generation,omitempty"` // of a block's token, see blockName; absent is 1
 	Salt       string         `json:"salt,omitempty"`       // in tokens of a cut whose earlier cuts are not known
+	Table      string         `json:"table,omitempty"`      // the one to which it brings back what was lost; absent: every table, for the first time
 
 	// Parts are the blocks of a table that goes in parts, in order; see sieve.
 	Parts map[string][]part `json:"parts,omitempty"`
@@ -117,6 +118,9 @@ func (c *cut) save(s *spool.Spool) error {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return err
+	}
+	if c.Table != "" {
+		return s.WriteState(repairState, data)
 	}
 	return s.WriteState(CutState, data)
 }

@@ -2,6 +2,7 @@ package ship
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -42,13 +43,19 @@ func (s *Shipper) delivery(c *cut, table string, first, last uint64, doubt bool)
 // server or of the hub the table is looked at first. And the log can outlive the
 // block: a block that was acknowledged and is not there goes under the next
 // generation of its token, under which nothing can be running.
+//
+// Which run of the server it is, is not asked for a block that was never sent: if
+// it is a later one than was noted, a retry only looks at the table in vain.
 func (d *delivery) attempt(ctx context.Context) error {
 	if d.want == 0 {
 		return nil
 	}
-	boot, err := d.s.o.Store.Boot(ctx)
-	if err != nil {
-		return err
+	boot := d.s.boot
+	if d.doubt || boot == "" {
+		var err error
+		if boot, err = d.s.askBoot(ctx); err != nil {
+			return err
+		}
 	}
 	if d.doubt && (boot != d.boot || time.Since(d.since) > trustToken) {
 		if done, err := d.look(ctx); done || err != nil {
@@ -67,13 +74,21 @@ func (d *delivery) attempt(ctx context.Context) error {
 		return nil
 	}
 	done, err := d.look(ctx)
-	if done || err != nil {
+	if done || err != nil || d.expires() {
 		return err
 	}
 	if err := d.nextGeneration(); err != nil {
 		return err
 	}
-	return fmt.Errorf("%s: the server acknowledged %s and does not have all of it", d.table, d.span)
+	return fmt.Errorf("%s: %s: %w", d.table, d.span, errVanished)
+}
+
+var errVanished = errors.New("the server acknowledged it and does not have all of it")
+
+// expires reports whether retention may drop rows of the block as soon as they
+// are there.
+func (d *delivery) expires() bool {
+	return d.cut.entries[0].ReceivedAt.Before(d.s.o.Retention.Floor(d.table, time.Now()))
 }
 
 // look settles a doubt: it returns true when the table has the whole block.

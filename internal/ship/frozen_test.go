@@ -96,7 +96,7 @@ func (r *recorder) onDisk(token string) bool {
 		SpoolID     hub.SpoolID `json:"spool_id"`
 		First, Last uint64
 	}
-	i := strings.IndexByte(string(data), '{')
+	i := strings.Index(string(data), `{"spool_id"`) // a checksum before it may have a brace too
 	if i < 0 || json.Unmarshal(data[i:], &cut) != nil {
 		return false
 	}

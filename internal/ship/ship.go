@@ -12,6 +12,10 @@
 //
 // A record that cannot be read, or that ClickHouse refuses, becomes a row of
 // rejected_reports and goes to a file; [Shipper.Replay] makes rows of it later.
+//
+// A server can also lose what it had acknowledged. After each of its restarts all
+// that the spool still keeps is looked for, and what is missing is brought back
+// ([Status].Restored); until that is done, [Shipper.Visible] says "behind".
 package ship
 
 import (
@@ -20,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,8 +37,11 @@ import (
 type Store interface {
 	Insert(ctx context.Context, b *clickhouse.Batch, table, token string) error
 	Count(ctx context.Context, table string, r clickhouse.Range) (uint64, error)
+	Counts(ctx context.Context, r clickhouse.Range, tables []string) (map[string]uint64, error)
 	Present(ctx context.Context, table string, r clickhouse.Range) (map[uint64]bool, error)
 	Refeed(ctx context.Context, table string, r clickhouse.Range) error
+	Held(ctx context.Context, r clickhouse.Range) (map[uint64]clickhouse.Held, error)
+	RefeedSince(ctx context.Context, since time.Time) error
 	Boot(ctx context.Context) (string, error)
 	TakeRejected(ctx context.Context, positions []hub.Position) error
 }
@@ -49,7 +57,8 @@ type Options struct {
 	// the records are found for whose sake it does; default 15 s.
 	Patience time.Duration
 
-	Rejected Rejected // nil: rejected_reports is all that keeps them
+	Rejected  Rejected             // nil: rejected_reports is all that keeps them
+	Retention clickhouse.Retention // rows that it may have dropped are not brought back
 }
 
 // Status is what the shipper says of itself.
@@ -65,6 +74,10 @@ type Status struct {
 	Rejected uint64 // records that cannot become rows: these, and those that cannot be read
 	Unkept   uint64 // of those, the ones that are not in a file: an alarm
 	Replayed uint64 // records that became rows after all
+	Rechecks uint64 // times that all was looked for after a restart of the server
+	Restored uint64 // rows that the server had lost and that were brought back: an alarm
+
+	Rechecking bool // it is not known whether the server still has what was shipped
 
 	LastError string // of the newest attempt; empty: it succeeded
 	ShippedAt time.Time
@@ -81,6 +94,7 @@ type Shipper struct {
 	// Of Run's goroutine only.
 	refused map[string]int // records that a table refused since it took one
 	found   time.Time      // when a record was last found that ClickHouse does not take
+	boot    string         // the server's run when it was last asked; empty: it was not
 
 	mu     sync.Mutex
 	status Status
@@ -102,7 +116,8 @@ func New(o Options) *Shipper {
 	if o.Patience == 0 {
 		o.Patience = defaultPatience
 	}
-	return &Shipper{o: o, decode: decode, between: make(chan func(context.Context)), replayWait: defaultReplayWait, refused: map[string]int{}}
+	return &Shipper{o: o, decode: decode, between: make(chan func(context.Context)), replayWait: defaultReplayWait,
+		refused: map[string]int{}, status: Status{Rechecking: true}}
 }
 
 // Run ships until ctx ends. What it was sending then is settled by the next run.
@@ -113,10 +128,12 @@ func (s *Shipper) Run(ctx context.Context) {
 		// are of an earlier run, and those are always looked for first.
 		s.o.Logger.Warn("the last cut is not known; ClickHouse is asked what it has", "error", err)
 	}
-	for s.wait(ctx) {
+	r := newRecheck(s)
+	for s.wait(ctx, r) {
 		c, err := readCut(s.o.Spool, resumed)
 		if err == nil && c == nil {
 			resumed = nil // nothing of it can be read any more
+			sleep(ctx, s.o.Linger)
 			continue
 		}
 		if err != nil {
@@ -124,9 +141,12 @@ func (s *Shipper) Run(ctx context.Context) {
 			sleep(ctx, maxBackoff)
 			continue
 		}
-		doubt := resumed != nil
-		if !doubt && s.o.Spool.Inherited(c.End.Volume) {
-			doubt, c.Salt = true, rand.Text()
+		doubt := func(string) bool { return resumed != nil }
+		if resumed == nil && s.o.Spool.Inherited(c.End.Volume) {
+			c.Salt = rand.Text()
+			if doubt, err = s.inherited(ctx, c); err != nil {
+				return
+			}
 		}
 		if resumed == nil && s.retry(ctx, func(context.Context) error { return c.save(s.o.Spool) }) != nil {
 			return
@@ -140,26 +160,59 @@ func (s *Shipper) Run(ctx context.Context) {
 			work(ctx)
 		default:
 		}
+		r.share(ctx)
 	}
+}
+
+// inherited returns which tables are in doubt of a cut of records that an earlier
+// run of the hub left. It may have sent them, if its cursor was lost or the spool
+// is an old copy; so all tables are asked, with one question. Where nothing is, the
+// cut is like a new one: its salted token was never sent, so that what is
+// acknowledged under it is there.
+func (s *Shipper) inherited(ctx context.Context, c *cut) (doubt func(table string) bool, err error) {
+	tables := slices.DeleteFunc(clickhouse.Tables(), func(table string) bool { return c.batch.Rows(table) == 0 })
+	err = s.retry(ctx, func(ctx context.Context) error {
+		have, err := s.o.Store.Counts(ctx, c.span(), tables)
+		doubt = func(table string) bool { return have[table] > 0 || !slices.Contains(tables, table) }
+		return err
+	})
+	return doubt, err
+}
+
+// askBoot asks which run of the server this is, and notes it.
+func (s *Shipper) askBoot(ctx context.Context) (string, error) {
+	boot, err := s.o.Store.Boot(ctx)
+	if err == nil {
+		s.boot = boot
+	}
+	return boot, err
 }
 
 // wait returns true when there are records to ship, false when ctx ended. Few
 // records wait a moment for more, since every cut makes parts that ClickHouse
-// must merge.
-func (s *Shipper) wait(ctx context.Context) bool {
+// must merge; to what an earlier run left no more will come.
+func (s *Shipper) wait(ctx context.Context, r *recheck) bool {
 	for {
 		changed := s.o.Spool.Changed()
 		st := s.o.Spool.Stats()
 		switch {
-		case st.UnshippedRecords >= enough:
+		case st.UnshippedRecords >= enough || st.Inherited > 0:
 			return ctx.Err() == nil
 		case st.UnshippedRecords > 0:
-			return sleep(ctx, s.o.Linger)
+			end := time.Now().Add(s.o.Linger)
+			for time.Until(end) > r.took && r.step(ctx) {
+				continue
+			}
+			return sleep(ctx, time.Until(end))
+		}
+		if r.step(ctx) {
+			continue
 		}
 		select {
 		case <-changed:
 		case work := <-s.between:
 			work(ctx)
+		case <-time.After(time.Until(r.next)):
 		case <-ctx.Done():
 			return false
 		}
@@ -168,13 +221,13 @@ func (s *Shipper) wait(ctx context.Context) bool {
 
 // deliver sends every block of a cut and moves the cursor. It tries until that
 // is done or ctx ends.
-func (s *Shipper) deliver(ctx context.Context, c *cut, doubt bool) error {
+func (s *Shipper) deliver(ctx context.Context, c *cut, doubt func(table string) bool) error {
 	s.noteUnread(c.entries)
 	for _, table := range clickhouse.Tables() {
 		if table == clickhouse.RejectedTable {
 			s.noteRefused(c.setAside(c.refusals()), c.refusals())
 		}
-		if err := s.fill(ctx, c, table, doubt); err != nil {
+		if err := s.fill(ctx, c, table, doubt(table)); err != nil {
 			return err
 		}
 	}
@@ -299,10 +352,13 @@ func (s *Shipper) Status() Status {
 var errBehind = errors.New("ClickHouse does not have everything yet")
 
 // Visible returns nil when everything acknowledged up to t, and everything that
-// an earlier run of the hub left, is in ClickHouse.
+// an earlier run of the hub left, is in ClickHouse, and is still there if the
+// server restarted since.
 func (s *Shipper) Visible(t time.Time) error {
 	st := s.o.Spool.Stats()
 	switch {
+	case s.Status().Rechecking:
+		return fmt.Errorf("%w: after its restart it is asked for all that the spool keeps", errBehind)
 	case st.Inherited > 0:
 		return fmt.Errorf("%w: records of an earlier run are being shipped", errBehind)
 	case !st.OldestUnshipped.IsZero() && !st.OldestUnshipped.After(t):

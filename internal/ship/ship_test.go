@@ -37,6 +37,9 @@ type fixture struct {
 	db   *clickhouse.DB
 	conn driver.Conn
 	n    int // reports appended
+
+	open      func(*spool.Options) // changes them; may be nil
+	retention clickhouse.Retention
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -71,7 +74,11 @@ func fixtureOn(t *testing.T, o clickhouse.Options, plain *ch.Options) *fixture {
 
 func (f *fixture) openSpool() {
 	f.t.Helper()
-	sp, err := spool.Open(spool.Options{Dir: f.dir, VolumeBytes: 1 << 20, MaxBytes: 1 << 30, Logger: quiet})
+	o := spool.Options{Dir: f.dir, VolumeBytes: 1 << 20, MaxBytes: 1 << 30, Logger: quiet}
+	if f.open != nil {
+		f.open(&o)
+	}
+	sp, err := spool.Open(o)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -109,7 +116,7 @@ func (f *fixture) appendReport(ctx context.Context, n int) error {
 // start runs a shipper until stop is called or the test ends.
 func (f *fixture) start(store ship.Store) (s *ship.Shipper, stop func()) {
 	f.t.Helper()
-	s = ship.New(ship.Options{Spool: f.sp, Store: store, Linger: time.Millisecond, Patience: 50 * time.Millisecond, Logger: quiet})
+	s = ship.New(ship.Options{Spool: f.sp, Store: store, Linger: time.Millisecond, Patience: 50 * time.Millisecond, Retention: f.retention, Logger: quiet})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
@@ -247,17 +254,18 @@ func TestLostReplies(t *testing.T) {
 			f := newFixture(t)
 			store := &faulty{DB: f.db}
 			store.lose.Store(2)
+			f.append(400)
 			if restarted {
-				// Every question answers with another run, as a server does that restarts all the time.
+				// Every question answers with another run, as a server does that restarts all the
+				// time, until all is shipped: what it has cannot be settled before.
 				go func() {
-					for t.Context().Err() == nil {
+					for f.sp.Stats().UnshippedRecords > 0 {
 						store.boots.Add(1)
 						time.Sleep(time.Millisecond)
 					}
 				}()
 			}
 			s, _ := f.start(store)
-			f.append(400)
 			f.drained(s)
 			f.exactlyOnce(400)
 			if st := s.Status(); st.Failures == 0 || st.Doubts == 0 {

@@ -41,6 +41,12 @@ ORDER BY (host_id, vmid)
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, old_parts_lifetime = 480
 COMMENT 'Latest state of each guest ever seen; several rows of one may be there, of which the greatest version counts. The view guests reads it.';
 
+-- Who reads these meanwhile is told that they are not there, and not that a column
+-- is missing.
+DROP VIEW IF EXISTS hosts;
+
+DROP VIEW IF EXISTS guests;
+
 DROP VIEW IF EXISTS host_last_feed;
 
 DROP VIEW IF EXISTS guest_last_feed;
