@@ -35,6 +35,7 @@ type spoolDetail struct {
 }
 
 type clickhouseDetail struct {
+	Prepared   bool      `json:"prepared"` // it answered since the hub's start, and its schema is the hub's
 	ShippedAt  time.Time `json:"shipped_at,omitzero"`
 	LastError  string    `json:"last_error,omitempty"`
 	Restarts   int64     `json:"engine_restarts"`
@@ -64,7 +65,7 @@ func (a *App) readiness() readiness {
 	d := readiness{
 		Fleet:      fleetDetail{fleet.Revision, fleet.Hosts, fleet.Head, fleet.Problems, fleet.LastError},
 		Spool:      spoolDetail{sp.UnshippedRecords, sp.UnshippedBytes, sp.OldestUnshipped, sp.DiskBytes, sp.MaxBytes, sp.Damage},
-		ClickHouse: clickhouseDetail{sh.ShippedAt, a.databaseError(), a.engineRestarts(), sh.Rechecking, sh.Restored},
+		ClickHouse: clickhouseDetail{a.prepared(), sh.ShippedAt, a.databaseError(), a.engineRestarts(), sh.Rechecking, sh.Restored},
 		Switch:     switchDetail{sw.LastJudged, sw.HeldBy, sw.HeldSince},
 	}
 	if a.roster.Current() == nil {
@@ -112,6 +113,12 @@ func (a *App) databaseError() string {
 		return *text
 	}
 	return a.shipper.Status().LastError
+}
+
+// prepared reports whether ClickHouse has answered and has the hub's schema.
+func (a *App) prepared() bool {
+	text := a.dbProblem.Load()
+	return text != nil && *text == ""
 }
 
 func (a *App) engineRestarts() int64 {

@@ -269,8 +269,10 @@ func (d *demo) enlist(ctx context.Context, first bool) error {
 
 // lookAtStart shows the guide as soon as ClickHouse answers analysts.
 func (d *demo) lookAtStart(ctx context.Context) error {
+	if !d.prepared(ctx) {
+		return nil
+	}
 	if _, err := d.analyst.counts(ctx, d.began); err != nil {
-		d.lookAtTrouble(ctx)
 		return nil
 	}
 	engine, ok := d.hub.Engine()
@@ -282,19 +284,26 @@ func (d *demo) lookAtStart(ctx context.Context) error {
 	return d.guide(engine)
 }
 
-// lookAtTrouble tells why ClickHouse does not come up. The hub goes on trying.
-func (d *demo) lookAtTrouble(ctx context.Context) {
+// prepared tells why ClickHouse does not come up, and returns true once it is
+// ready. The hub goes on trying.
+func (d *demo) prepared(ctx context.Context) bool {
 	var ready struct {
-		ClickHouse struct {
-			LastError string `json:"last_error"`
+		Detail struct {
+			ClickHouse struct {
+				Prepared  bool
+				LastError string `json:"last_error"`
+			}
 		}
 	}
-	if err := d.admin(ctx, "/readyz", &ready); err != nil || ready.ClickHouse.LastError == d.trouble {
-		return
+	if err := d.admin(ctx, "/readyz", &ready); err != nil {
+		return false
 	}
-	if d.trouble = ready.ClickHouse.LastError; d.trouble != "" {
-		d.screen.say(time.Now(), "clickhouse", "not ready: %s", d.trouble)
+	if trouble := ready.Detail.ClickHouse.LastError; trouble != d.trouble {
+		if d.trouble = trouble; trouble != "" {
+			d.screen.say(time.Now(), "clickhouse", "not ready: %s", trouble)
+		}
 	}
+	return ready.Detail.ClickHouse.Prepared
 }
 
 // lookAtReports tells of new events and counts what there is.
