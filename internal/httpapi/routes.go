@@ -14,10 +14,13 @@ import (
 	"felhom.eu/hub/internal/wire"
 )
 
+const reportPath = "/api/v1/host-report"
+
 // Public returns what agents reach.
 func (s *Server) Public() http.Handler {
+	report := s.route("host-report", s.hostReport, http.MethodPost)
 	m := mux.NewRouter().SkipClean(true).UseEncodedPath() // a path that is not exactly right is unknown
-	m.Handle("/api/v1/host-report", s.route("host-report", s.hostReport, http.MethodPost))
+	m.Handle(reportPath, report)
 	m.Handle("/api/v1/admin/hosts", s.route("admin-hosts", s.mint, http.MethodPost))
 	if s.o.Webhook != nil {
 		m.Handle(webhookPath, s.webhook())
@@ -26,7 +29,15 @@ func (s *Server) Public() http.Handler {
 		m.Handle("/api/v1/probe", s.route("probe", s.probe, http.MethodPost))
 	}
 	m.NotFoundHandler = s.route("-", notFound)
-	return m
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Almost every request is a report: the router, which would copy it
+		// twice to note what it found, is spared.
+		if r.URL.Path == reportPath && r.URL.RawPath == "" {
+			report.ServeHTTP(w, r)
+			return
+		}
+		m.ServeHTTP(w, r)
+	})
 }
 
 // Admin returns what operators reach. It only reads.
@@ -65,7 +76,7 @@ func (s *Server) hostReport(r *http.Request) reply {
 	if err != nil {
 		return s.refuse(r, key, err)
 	}
-	envelope, retry, err := s.o.Reports.Accept(r.Context(), key, body.bytes)
+	envelope, retry, err := s.o.Reports.Accept(r.Context(), key, customer, body.bytes)
 	if err != nil {
 		return s.refuse(r, key, err)
 	}
@@ -140,7 +151,11 @@ func (s *Server) authorise(r *http.Request) (hub.Key, error) {
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
 		return hub.Key{}, errQuery
 	}
-	return s.o.Reports.Identify(r.Header.Get("Authorization"), remote(r))
+	authorization := ""
+	if len(headers) == 1 {
+		authorization = headers[0]
+	}
+	return s.o.Reports.Identify(authorization, remote(r))
 }
 
 // remote is the address of the peer. Forwarding headers are anyone's to write
@@ -187,7 +202,7 @@ func (s *Server) refuse(r *http.Request, key hub.Key, err error) reply {
 }
 
 func (s *Server) healthz(*http.Request) reply {
-	return reply{status: http.StatusOK, reason: "ok", contentType: "text/plain; charset=utf-8", body: []byte("ok\n")}
+	return reply{status: http.StatusOK, reason: "ok", contentType: textType, body: []byte("ok\n")}
 }
 
 // readyz says whether a report sent now would be acknowledged, and why not.
