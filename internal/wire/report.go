@@ -254,16 +254,19 @@ func (d *decoder) hostText() (string, error) {
 	return "", errHostMember
 }
 
-// hostNumber consumes the value ahead; "" stands for null.
+// hostNumber consumes the value ahead; "" stands for null, and for what need not
+// be looked at: a number out of range refuses no report.
 func (d *decoder) hostNumber() (string, error) {
 	raw := d.value()
 	switch {
 	case raw == "null":
 		return "", nil
-	case isNumber(raw):
-		return raw, nil
+	case !isNumber(raw):
+		return "", errHostMember
+	case d.identityOnly:
+		return "", nil
 	}
-	return "", errHostMember
+	return raw, nil
 }
 
 func (d *decoder) hostUint(name string) (*uint64, error) {
@@ -303,13 +306,19 @@ func (d *decoder) loadAverage() ([]float64, error) {
 	}
 	var (
 		start   = d.pos
-		loads   = make([]float64, 0, 3)
+		loads   []float64
 		inRange = true
 	)
 	for d.enter(); d.more(); {
 		raw := d.value()
 		if !isNumber(raw) {
 			return nil, errHostMember
+		}
+		if d.identityOnly {
+			continue
+		}
+		if loads == nil {
+			loads = make([]float64, 0, 3)
 		}
 		n, err := strconv.ParseFloat(raw, 64)
 		if inRange = inRange && err == nil && n >= 0 && len(loads) < 3; inRange {

@@ -157,47 +157,37 @@ func endOfDigits(text string, pos int) int {
 	return pos
 }
 
+// endOfString looks at eight bytes at a time: strings are short, and where a loop
+// over bytes ends cannot be foretold by the processor.
 func endOfString(text string, pos int) int {
-	for pos++; ; {
-		pos = skipPlain(text, pos)
-		if pos == len(text) {
-			return -1
-		}
-		switch c := text[pos]; {
-		case c == '"':
-			return pos + 1
-		case c == '\\':
-			if pos = endOfEscape(text, pos); pos < 0 {
-				return -1
-			}
-		case c < ' ':
-			return -1
-		default:
-			_, size := utf8.DecodeRuneInString(text[pos:])
-			if size == 1 { // U+FFFD that was sent has three bytes
-				return -1
-			}
-			pos += size
-		}
-	}
-}
-
-// skipPlain returns where the first byte lies that does not stand for itself in a
-// string. It looks at eight at a time: strings are short, and where a loop over
-// bytes ends cannot be foretold by the processor.
-func skipPlain(text string, pos int) int {
-	for ; pos+8 <= len(text); pos += 8 {
+	for pos++; pos+8 <= len(text); {
 		t := text[pos : pos+8]
-		eight := uint64(t[0]) | uint64(t[1])<<8 | uint64(t[2])<<16 | uint64(t[3])<<24 |
-			uint64(t[4])<<32 | uint64(t[5])<<40 | uint64(t[6])<<48 | uint64(t[7])<<56
-		if found := special(eight); found != 0 {
-			return pos + bits.TrailingZeros64(found)/8
+		found := special(uint64(t[0]) | uint64(t[1])<<8 | uint64(t[2])<<16 | uint64(t[3])<<24 |
+			uint64(t[4])<<32 | uint64(t[5])<<40 | uint64(t[6])<<48 | uint64(t[7])<<56)
+		if found == 0 {
+			pos += 8
+			continue
+		}
+		if pos += bits.TrailingZeros64(found) / 8; text[pos] == '"' {
+			return pos + 1
+		}
+		if pos = endOfSpecial(text, pos); pos < 0 {
+			return -1
 		}
 	}
-	for pos < len(text) && special(uint64(text[pos]))&0x80 == 0 {
-		pos++
+	for pos < len(text) {
+		switch {
+		case text[pos] == '"':
+			return pos + 1
+		case special(uint64(text[pos]))&0x80 == 0:
+			pos++
+		default:
+			if pos = endOfSpecial(text, pos); pos < 0 {
+				return -1
+			}
+		}
 	}
-	return pos
+	return -1
 }
 
 const (
@@ -211,6 +201,21 @@ const (
 func special(eight uint64) uint64 {
 	quote, backslash := eight^ones*'"', eight^ones*'\\'
 	return (eight | (eight-ones*' ')&^eight | (quote-ones)&^quote | (backslash-ones)&^backslash) & tops
+}
+
+// endOfSpecial is for what is special in a string and does not end it.
+func endOfSpecial(text string, pos int) int {
+	switch c := text[pos]; {
+	case c == '\\':
+		return endOfEscape(text, pos)
+	case c < ' ':
+		return -1
+	}
+	_, size := utf8.DecodeRuneInString(text[pos:])
+	if size == 1 { // U+FFFD that was sent has three bytes
+		return -1
+	}
+	return pos + size
 }
 
 func endOfEscape(text string, pos int) int {
