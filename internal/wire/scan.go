@@ -16,74 +16,65 @@ const maxNesting = 10_000
 // maxDepth: what it hands out is valid. deepest is how deep the text nests.
 //
 // It is written by hand because every report passes here on its way to the
-// acknowledgement: it takes a third of the library's time. FuzzScan holds it to
-// the library's judgement.
+// acknowledgement: one pass does what took three, one of them the library's.
+// FuzzScan holds it to the library's judgement.
 func scan(text string, member func(name, value string)) (deepest int, ok bool) {
 	var (
-		few   [maxDepth]byte
-		open  = few[:0] // the brackets around pos
-		pos   = skipSpace(text, 0)
-		name  string // of the member at the top level
-		start int    // where its value begins
+		few    [maxDepth]byte
+		around = few[:0] // the brackets that are open
+		pos    = skipSpace(text, 0)
+		name   string // of the member at the top level
+		start  int    // where its value begins
 	)
 	for {
-		// A value is ahead.
+		if len(around) > 0 && around[len(around)-1] == '{' {
+			end, value := endOfName(text, pos)
+			if end < 0 {
+				return deepest, false
+			}
+			if len(around) == 1 {
+				name, start = text[pos:end], value
+			}
+			pos = value
+		}
 		if pos == len(text) {
 			return deepest, false
 		}
-		inside := true
-		switch bracket := text[pos]; bracket {
-		case '{', '[':
-			open = append(open, bracket)
-			deepest = max(deepest, len(open))
+		inside := false // an object or a list that holds something
+		if bracket := text[pos]; bracket == '{' || bracket == '[' {
+			deepest = max(deepest, len(around)+1)
 			pos = skipSpace(text, pos+1)
-			if pos < len(text) && text[pos] == closing(bracket) {
-				open, inside = open[:len(open)-1], false
+			if inside = pos == len(text) || text[pos] != closing(bracket); inside {
+				around = append(around, bracket)
+			} else {
 				pos++
 			}
-		default:
-			pos, inside = endOfScalar(text, pos), false
+		} else {
+			pos = endOfScalar(text, pos)
 		}
 		if pos < 0 || deepest > maxNesting {
 			return deepest, false
 		}
 		// Behind a value: out of all that ends with it, to the next one.
 		for !inside {
-			if len(open) == 0 {
+			if len(around) == 0 {
 				return deepest, skipSpace(text, pos) == len(text)
 			}
-			if len(open) == 1 && open[0] == '{' && deepest <= maxDepth {
+			if len(around) == 1 && around[0] == '{' && deepest <= maxDepth {
 				member(name, text[start:pos])
 			}
-			bracket := open[len(open)-1]
+			bracket := around[len(around)-1]
 			switch pos = skipSpace(text, pos); {
 			case pos == len(text):
 				return deepest, false
 			case text[pos] == ',':
 				pos, inside = skipSpace(text, pos+1), true
 			case text[pos] == closing(bracket):
-				open = open[:len(open)-1]
+				around = around[:len(around)-1]
 				pos++
 			default:
 				return deepest, false
 			}
-		}
-		if open[len(open)-1] == '[' {
-			continue
-		}
-		begin, end := pos, -1
-		if pos < len(text) && text[pos] == '"' {
-			end = endOfString(text, pos)
-		}
-		if end < 0 {
-			return deepest, false
-		}
-		if pos = skipSpace(text, end); pos == len(text) || text[pos] != ':' {
-			return deepest, false
-		}
-		pos = skipSpace(text, pos+1)
-		if len(open) == 1 {
-			name, start = text[begin:end], pos
 		}
 	}
 }
@@ -101,6 +92,20 @@ func skipSpace(text string, pos int) int {
 func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
 
 // The functions below return where the thing at pos ends, -1 where it is none.
+
+// endOfName is for a name and its colon; value is where the value begins.
+func endOfName(text string, pos int) (end, value int) {
+	if pos == len(text) || text[pos] != '"' {
+		return -1, 0
+	}
+	if end = endOfString(text, pos); end < 0 {
+		return -1, 0
+	}
+	if value = skipSpace(text, end); value == len(text) || text[value] != ':' {
+		return -1, 0
+	}
+	return end, skipSpace(text, value+1)
+}
 
 func endOfScalar(text string, pos int) int {
 	switch text[pos] {
