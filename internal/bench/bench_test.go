@@ -54,6 +54,8 @@ func TestEveryWayOfSending(t *testing.T) {
 			}
 			if compressed := row.BodyBytes < 1500; compressed != (way.encoding != "identity") {
 				t.Errorf("%+v: %.0f bytes a body", way, row.BodyBytes)
+			} else if compressed != (row.Saved > 0.4) || row.Saved >= 1 {
+				t.Errorf("%+v: %.2f saved of %.0f bytes", way, row.Saved, row.BodyBytes)
 			}
 		}
 		if len(r.Rows) != 3 || r.Rows[0].OfBare != 1 || r.Rows[2].AboveBare <= 0 {

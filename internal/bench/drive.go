@@ -21,6 +21,7 @@ import (
 type Outcome struct {
 	Acknowledged int64
 	Bytes        int64 // of acknowledged bodies, as sent
+	Plain        int64 // of the same before they were compressed
 	Seconds      float64
 	Refused      map[string]int64 // the others, by status, noAnswer where there was none
 	Latency      simulate.Histogram
@@ -88,6 +89,7 @@ func Drive(ctx context.Context, l Load, ready func() error) (*Outcome, error) {
 func (o *Outcome) add(other *Outcome) {
 	o.Acknowledged += other.Acknowledged
 	o.Bytes += other.Bytes
+	o.Plain += other.Plain
 	for why, n := range other.Refused {
 		o.Refused[why] += n
 	}
@@ -141,6 +143,7 @@ func (d *drive) work(ctx context.Context, c *crew) {
 		if err == nil && status == 200 {
 			c.result.Acknowledged++
 			c.result.Bytes += int64(len(body))
+			c.result.Plain += int64(a.plain)
 			c.result.Latency.Add(time.Since(due))
 			continue
 		}

@@ -78,6 +78,7 @@ const timeForm = "2006-01-02T15:04:05.000Z"
 // processors with the hub, and must cost little beside it.
 type agent struct {
 	bodies [][]byte // as they are sent
+	plain  int      // bytes of each before it was compressed
 	next   int
 	stamp  int       // where reported_at stands in an uncompressed body
 	last   time.Time // what stands there
@@ -90,6 +91,7 @@ func newAgent(l Load, host int, compress func([]byte) ([]byte, error)) (*agent, 
 	now := time.Now().UTC()
 	a := &agent{key: key(l.Seed, host).Reveal(), last: now, stamp: len(`{"host_id":"` + id + `","reported_at":"`)}
 	plain := simulate.NewAgent(1, id, guests).AppendReport(nil, now)
+	a.plain = len(plain)
 	if compress == nil {
 		a.bodies = [][]byte{plain}
 		return a, nil

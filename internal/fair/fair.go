@@ -45,10 +45,11 @@ func (s *Shares) Take(who string, n int64) bool {
 }
 
 func (s *Shares) take(who string, n int64) bool {
-	if s.held[who]+n > s.free-n {
+	held := s.held[who] + n
+	if held > s.free-n {
 		return false
 	}
-	s.held[who] += n
+	s.held[who] = held
 	s.free -= n
 	return true
 }
@@ -104,7 +105,9 @@ func (s *Shares) Give(who string, n int64) {
 
 func (s *Shares) give(who string, n int64) {
 	s.free += n
-	if s.held[who] -= n; s.held[who] == 0 {
+	if left := s.held[who] - n; left != 0 {
+		s.held[who] = left
+	} else {
 		delete(s.held, who)
 	}
 	for passed := 0; passed < len(s.turn); {

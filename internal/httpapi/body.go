@@ -42,7 +42,7 @@ var (
 // and sending little costs little.
 type bodies struct {
 	memory *fair.Shares // bytes, by customer
-	pool   sync.Pool    // of []byte, by pointer
+	idle   sync.Pool    // of *body, with their buffers
 	gzips  sync.Pool    // of *gzip.Reader
 	zstd   *zstd.Decoder
 }
@@ -59,7 +59,8 @@ func newBodies(budget int64) (*bodies, error) {
 	return &bodies{memory: fair.New(budget), zstd: decoder}, nil
 }
 
-// body is a request's body, decompressed. Release gives its memory back.
+// body is a request's body, decompressed. Release gives its memory back; it is
+// the next request's then, and must not be looked at any more.
 type body struct {
 	bytes    []byte
 	owner    *bodies
@@ -78,7 +79,7 @@ func (b *bodies) read(r *http.Request, customer string, limit int) (*body, error
 		drain(r, limit)
 		return nil, err
 	}
-	sent := &body{owner: b, customer: customer}
+	sent := b.take(customer)
 	if err := sent.fill(r.Body, limit); err != nil {
 		if errors.Is(err, errTooLarge) {
 			drain(r, limit)
@@ -89,13 +90,23 @@ func (b *bodies) read(r *http.Request, customer string, limit int) (*body, error
 		return sent, nil
 	}
 	defer sent.release()
-	plain := &body{owner: b, customer: customer}
+	plain := b.take(customer)
 	if encoding == "gzip" {
 		err = b.gunzip(plain, sent.bytes, limit)
 	} else {
 		err = b.unzstd(plain, sent.bytes, limit)
 	}
 	return plain, err
+}
+
+// take returns an empty body.
+func (b *bodies) take(customer string) *body {
+	taken, ok := b.idle.Get().(*body)
+	if !ok {
+		taken = &body{owner: b}
+	}
+	taken.customer = customer
+	return taken
 }
 
 // drain reads on a little, so that a client in the midst of sending sees the
@@ -132,6 +143,9 @@ func transferError(err error) error {
 
 // fill reads all of r. Errors are errTooLarge, errBusy, or r's own.
 func (b *body) fill(r io.Reader, limit int) error {
+	if err := b.begin(); err != nil {
+		return err
+	}
 	for {
 		if len(b.bytes) == cap(b.bytes) {
 			if err := b.grow(limit + 1); err != nil {
@@ -152,23 +166,22 @@ func (b *body) fill(r io.Reader, limit int) error {
 	}
 }
 
+// begin reserves the buffer that it has, or a first one.
+func (b *body) begin() error {
+	if b.bytes == nil {
+		b.bytes = make([]byte, 0, firstBuffer)
+	}
+	return b.reserve(int64(cap(b.bytes)))
+}
+
 // grow doubles the buffer, up to most bytes.
 func (b *body) grow(most int) error {
-	var larger []byte
-	if cap(b.bytes) > 0 {
-		larger = make([]byte, 0, min(most, 2*cap(b.bytes)))
-	} else if pooled, ok := b.owner.pool.Get().(*[]byte); ok {
-		larger = *pooled
-	} else {
-		larger = make([]byte, 0, firstBuffer)
-	}
-	if err := b.reserve(int64(cap(larger))); err != nil {
+	larger := min(most, 2*cap(b.bytes))
+	if err := b.reserve(int64(larger)); err != nil {
 		return err
 	}
-	larger = append(larger, b.bytes...)
 	b.unreserve(int64(cap(b.bytes)))
-	b.owner.recycle(b.bytes)
-	b.bytes = larger
+	b.bytes = append(make([]byte, 0, larger), b.bytes...)
 	return nil
 }
 
@@ -191,15 +204,10 @@ func (b *body) release() {
 		return
 	}
 	b.unreserve(b.reserved)
-	b.owner.recycle(b.bytes)
-	b.bytes = nil
-}
-
-func (b *bodies) recycle(buffer []byte) {
-	if 0 < cap(buffer) && cap(buffer) <= maxPooled {
-		buffer = buffer[:0]
-		b.pool.Put(&buffer)
+	if b.bytes = b.bytes[:0]; cap(b.bytes) > maxPooled {
+		b.bytes = nil
 	}
+	b.owner.idle.Put(b)
 }
 
 func (b *bodies) gunzip(plain *body, sent []byte, limit int) error {
@@ -219,7 +227,7 @@ func (b *bodies) gunzip(plain *body, sent []byte, limit int) error {
 }
 
 func (b *bodies) unzstd(plain *body, sent []byte, limit int) error {
-	if err := plain.grow(limit + 1); err != nil {
+	if err := plain.begin(); err != nil {
 		return err
 	}
 	out, err := b.zstd.DecodeAll(sent, plain.bytes)

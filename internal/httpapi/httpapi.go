@@ -38,9 +38,9 @@ type Reports interface {
 	// Admit says whether the key may report, and so often, and for which customer;
 	// "" for a global key.
 	Admit(key hub.Key) (customer string, err error)
-	// Accept returns the reply once the report is durable; body is the caller's
-	// again after the return.
-	Accept(ctx context.Context, key hub.Key, body []byte) (envelope []byte, retry bool, err error)
+	// Accept returns the reply once the report is durable; customer is Admit's
+	// answer, and body the caller's again after the return.
+	Accept(ctx context.Context, key hub.Key, customer string, body []byte) (envelope []byte, retry bool, err error)
 
 	// Refused is told, at any point, of a request that is refused and whose key
 	// is known.
@@ -168,7 +168,8 @@ func newServer(o Options, t timeouts) (*Server, error) {
 		s.closeListeners()
 		return nil, err
 	}
-	limited.refused = func() { s.metrics.count("-", http.StatusServiceUnavailable, "connections") }
+	count := s.metrics.counter("-")
+	limited.refused = func() { count(http.StatusServiceUnavailable, "connections") }
 	s.public.listener = limited
 	if o.TLS != nil {
 		secure := o.TLS.Clone()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -63,8 +64,27 @@ func (m Metric) collector() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: m.Name, Help: m.Help, ConstLabels: m.Labels}, m.Value)
 }
 
-func (m *metrics) count(route string, status int, reason string) {
-	m.replies.WithLabelValues(route, strconv.Itoa(status), reason).Inc()
+// counter returns what counts the replies of a route. Finding a counter by its
+// labels costs more than all else that is measured of a request, so it is done
+// once for each outcome; there are few.
+func (m *metrics) counter(route string) (count func(status int, reason string)) {
+	type outcome struct {
+		status int
+		reason string
+	}
+	var mu sync.Mutex
+	known := make(map[outcome]prometheus.Counter)
+	return func(status int, reason string) {
+		mu.Lock()
+		defer mu.Unlock()
+		of := outcome{status, reason}
+		c := known[of]
+		if c == nil {
+			c = m.replies.WithLabelValues(route, strconv.Itoa(status), reason)
+			known[of] = c
+		}
+		c.Inc()
+	}
 }
 
 func (m *metrics) handler() http.Handler {

@@ -19,6 +19,7 @@ import (
 const (
 	jsonType    = "application/json"
 	problemType = "application/problem+json"
+	textType    = "text/plain; charset=utf-8"
 
 	// retryStopping is about how long a restart takes.
 	retryStopping = 5 * time.Second
@@ -38,6 +39,7 @@ type reply struct {
 func (s *Server) route(name string, answer func(*http.Request) reply, methods ...string) http.Handler {
 	allow := strings.Join(methods, ", ")
 	took := s.metrics.seconds.WithLabelValues(name)
+	count := s.metrics.counter(name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		var rep reply
@@ -48,7 +50,7 @@ func (s *Server) route(name string, answer func(*http.Request) reply, methods ..
 			rep = s.answer(answer, r)
 		}
 		rep.write(w)
-		s.metrics.count(name, rep.status, rep.reason)
+		count(rep.status, rep.reason)
 		took.Observe(time.Since(began).Seconds())
 	})
 }
@@ -70,12 +72,26 @@ func (s *Server) answer(answer func(*http.Request) reply, r *http.Request) (rep 
 	return answer(r)
 }
 
-func (rep reply) write(w http.ResponseWriter) {
+// Values of headers that all replies share; net/http copies a header before it
+// does anything to it.
+var (
+	typeValues = map[string][]string{jsonType: {jsonType}, problemType: {problemType}, textType: {textType}}
+	noStore    = []string{"no-store"}
+	noSniff    = []string{"nosniff"}
+)
+
+// countedByServer is up to where net/http counts a body that is written at once,
+// for any protocol, and sends its length.
+const countedByServer = 2 << 10
+
+func (rep *reply) write(w http.ResponseWriter) {
 	h := w.Header()
-	h.Set("Content-Type", rep.contentType)
-	h.Set("Content-Length", strconv.Itoa(len(rep.body)))
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
+	h["Content-Type"] = typeValues[rep.contentType]
+	h["Cache-Control"] = noStore
+	h["X-Content-Type-Options"] = noSniff
+	if len(rep.body) > countedByServer {
+		h.Set("Content-Length", strconv.Itoa(len(rep.body)))
+	}
 	if rep.header[0] != "" {
 		h.Set(rep.header[0], rep.header[1])
 	}

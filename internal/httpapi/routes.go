@@ -26,7 +26,13 @@ func (s *Server) Public() http.Handler {
 		m.Handle("/api/v1/probe", s.route("probe", s.probe, http.MethodPost))
 	}
 	m.NotFoundHandler = s.route("-", notFound)
-	return m
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The router's own ServeHTTP would copy the request twice, to note in it
+		// the variables and the route; nothing here asks for them.
+		var match mux.RouteMatch
+		m.Match(r, &match) // always: there is a handler of what is not found
+		match.Handler.ServeHTTP(w, r)
+	})
 }
 
 // Admin returns what operators reach. It only reads.
@@ -65,7 +71,7 @@ func (s *Server) hostReport(r *http.Request) reply {
 	if err != nil {
 		return s.refuse(r, key, err)
 	}
-	envelope, retry, err := s.o.Reports.Accept(r.Context(), key, body.bytes)
+	envelope, retry, err := s.o.Reports.Accept(r.Context(), key, customer, body.bytes)
 	if err != nil {
 		return s.refuse(r, key, err)
 	}
@@ -140,7 +146,11 @@ func (s *Server) authorise(r *http.Request) (hub.Key, error) {
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
 		return hub.Key{}, errQuery
 	}
-	return s.o.Reports.Identify(r.Header.Get("Authorization"), remote(r))
+	authorization := ""
+	if len(headers) == 1 {
+		authorization = headers[0]
+	}
+	return s.o.Reports.Identify(authorization, remote(r))
 }
 
 // remote is the address of the peer. Forwarding headers are anyone's to write
@@ -187,7 +197,7 @@ func (s *Server) refuse(r *http.Request, key hub.Key, err error) reply {
 }
 
 func (s *Server) healthz(*http.Request) reply {
-	return reply{status: http.StatusOK, reason: "ok", contentType: "text/plain; charset=utf-8", body: []byte("ok\n")}
+	return reply{status: http.StatusOK, reason: "ok", contentType: textType, body: []byte("ok\n")}
 }
 
 // readyz says whether a report sent now would be acknowledged, and why not.

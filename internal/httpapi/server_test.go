@@ -168,7 +168,7 @@ func (panicking) Identify(string, netip.Addr) (hub.Key, error) { return hub.Key{
 func (panicking) Admit(hub.Key) (string, error)                { return "", nil }
 func (panicking) Refused(hub.Key, error)                       {}
 func (panicking) Failed(_ netip.Addr, err error) error         { return err }
-func (p panicking) Accept(_ context.Context, _ hub.Key, body []byte) ([]byte, bool, error) {
+func (p panicking) Accept(_ context.Context, _ hub.Key, _ string, body []byte) ([]byte, bool, error) {
 	panic(p.with(body))
 }
 
@@ -278,7 +278,7 @@ type waiting struct {
 	entered, leave chan struct{}
 }
 
-func (w waiting) Accept(context.Context, hub.Key, []byte) ([]byte, bool, error) {
+func (w waiting) Accept(context.Context, hub.Key, string, []byte) ([]byte, bool, error) {
 	close(w.entered)
 	<-w.leave
 	return []byte("{}\n"), false, nil

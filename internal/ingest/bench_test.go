@@ -29,11 +29,12 @@ func BenchmarkPost(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		key, err := f.Identify(header, from)
+		var customer string
 		if err == nil {
-			_, err = f.Admit(key)
+			customer, err = f.Admit(key)
 		}
 		if err == nil {
-			_, _, err = f.Accept(b.Context(), key, bodies[i%len(bodies)])
+			_, _, err = f.Accept(b.Context(), key, customer, bodies[i%len(bodies)])
 		}
 		if err != nil {
 			b.Fatal(err)

@@ -224,17 +224,17 @@ func (a *Acceptor) admitHost(host *hub.Host) error {
 	return nil
 }
 
-// Accept takes the body of a report of a key that was admitted, and returns the
-// reply. When it returns nil the report is durable, by this call or, where
-// retry is true, by an earlier one with the same bytes. body is not used after
-// Accept has returned, whatever becomes of ctx: a client that goes away while
-// its report is written will find it accepted when it comes again.
-func (a *Acceptor) Accept(ctx context.Context, key hub.Key, body []byte) (envelope []byte, retry bool, err error) {
-	share, err := a.turn(ctx, key)
-	if err != nil {
+// Accept takes the body of a report of a key that was admitted, for the customer
+// that Admit named, and returns the reply. When it returns nil the report is
+// durable, by this call or, where retry is true, by an earlier one with the same
+// bytes. body is not used after Accept has returned, whatever becomes of ctx: a
+// client that goes away while its report is written will find it accepted when it
+// comes again.
+func (a *Acceptor) Accept(ctx context.Context, key hub.Key, customer string, body []byte) (envelope []byte, retry bool, err error) {
+	if err := a.turn(ctx, customer); err != nil {
 		return nil, false, err
 	}
-	defer a.turns.Give(share, 1)
+	defer a.turns.Give(customer, 1)
 	hostID, err := wire.CheckReport(body)
 	if err != nil {
 		return nil, false, err
@@ -270,8 +270,8 @@ func (a *Acceptor) append(ctx context.Context, host *hub.Host, key hub.Key, body
 	if len(body) > largeBody && a.nearlyFull() {
 		return hub.Receipt{}, errNearlyFull
 	}
-	a.progress.begin(a.now())
-	defer func() { a.progress.end(a.now()) }()
+	a.progress.begin(a.now)
+	defer a.progress.end(a.now)
 	receipts, err := a.spool.Append(context.WithoutCancel(ctx), spool.Record{
 		Kind: hub.KindHostReport, HostID: host.ID, CustomerID: host.Customer, KeyID: keyName(key), Body: body,
 	})

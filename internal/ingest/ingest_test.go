@@ -133,10 +133,11 @@ func (f *fixture) report(ctx context.Context, authorization string, body []byte)
 	if err != nil {
 		return "", false, err
 	}
-	if _, err := f.Admit(key); err != nil {
+	customer, err := f.Admit(key)
+	if err != nil {
 		return "", false, err
 	}
-	envelope, retry, err := f.Accept(ctx, key, body)
+	envelope, retry, err := f.Accept(ctx, key, customer, body)
 	return string(envelope), retry, err
 }
 
@@ -221,14 +222,14 @@ func TestTheFleetInForceDecides(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.fleet = f.makeFleet(t, hub.Active, true)
-	if envelope, _, err := f.Accept(t.Context(), key, body("acme-1", 0)); err != nil || !strings.Contains(string(envelope), `"blocked":true`) || f.spool.rows() != 1 {
+	if envelope, _, err := f.Accept(t.Context(), key, "acme", body("acme-1", 0)); err != nil || !strings.Contains(string(envelope), `"blocked":true`) || f.spool.rows() != 1 {
 		t.Errorf("a blocked customer's report: %s, %v, %d rows", envelope, err, f.spool.rows())
 	}
 	f.fleet = f.makeFleet(t, hub.Retired, false)
 	if _, err := f.Admit(key); hub.CodeOf(err) != hub.Unauthorized {
 		t.Errorf("retired between two steps: %v", err)
 	}
-	if _, _, err := f.Accept(t.Context(), key, body("acme-1", 1)); hub.CodeOf(err) != hub.Unauthorized {
+	if _, _, err := f.Accept(t.Context(), key, "acme", body("acme-1", 1)); hub.CodeOf(err) != hub.Unauthorized {
 		t.Errorf("retired between two steps: %v", err)
 	}
 }

@@ -28,23 +28,21 @@ var (
 		Message: "the spool is nearly full: only reports of at most 256 KiB are taken", Retry: time.Minute}
 )
 
-// turn waits for a turn of the key's customer, which must be given back. A customer
+// turn waits for a turn of the customer, which must be given back. A customer
 // that sends more than the hub can take waits in its own line (I22).
-func (a *Acceptor) turn(ctx context.Context, key hub.Key) (customer string, err error) {
-	if host, ok := a.fleets.Current().Enrolled(key.Owner.Name); ok && key.Owner.Kind == hub.OwnerHost {
-		customer = host.Customer
+func (a *Acceptor) turn(ctx context.Context, customer string) error {
+	if a.turns.Take(customer, 1) {
+		return nil
 	}
-	if !a.turns.Take(customer, 1) {
-		waiting, cancel := context.WithTimeout(ctx, maxWait)
-		defer cancel()
-		switch err := a.turns.Wait(waiting, customer); {
-		case ctx.Err() != nil && err != nil:
-			return "", errNotWaited
-		case err != nil:
-			return "", errNoTurn
-		}
+	waiting, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
+	switch err := a.turns.Wait(waiting, customer); {
+	case ctx.Err() != nil && err != nil:
+		return errNotWaited
+	case err != nil:
+		return errNoTurn
 	}
-	return customer, nil
+	return nil
 }
 
 // progress tells a disk that is slow from one that does not answer.
@@ -54,19 +52,19 @@ type progress struct {
 	at      time.Time // of the last answer, or when the first of them came
 }
 
-func (p *progress) begin(now time.Time) {
+func (p *progress) begin(now func() time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.waiting++; p.waiting == 1 {
-		p.at = now
+		p.at = now()
 	}
 }
 
-func (p *progress) end(now time.Time) {
+func (p *progress) end(now func() time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiting--
-	p.at = now
+	p.at = now()
 }
 
 // Stalled returns for how long reports have waited without the spool answering for

@@ -88,11 +88,10 @@ type flightKey struct {
 	sum  sum
 }
 
-// flight is a report whose durability is being waited for; err may be read
-// once done is closed.
+// flight is a report whose durability is being waited for.
 type flight struct {
-	done chan struct{}
-	err  error
+	done chan struct{} // nil while nobody else waits
+	err  error         // may be read once done is closed
 }
 
 func newRecent() *recent {
@@ -124,6 +123,9 @@ func (r *recent) once(ctx context.Context, host string, body []byte, write func(
 		return true, nil
 	}
 	if first, ok := s.flights[key]; ok {
+		if first.done == nil {
+			first.done = make(chan struct{})
+		}
 		s.mu.Unlock()
 		select {
 		case <-first.done:
@@ -132,7 +134,7 @@ func (r *recent) once(ctx context.Context, host string, body []byte, write func(
 			return false, errNotWaited
 		}
 	}
-	own := &flight{done: make(chan struct{}), err: errUnfinished}
+	own := &flight{err: errUnfinished}
 	s.flights[key] = own
 	s.mu.Unlock()
 
@@ -144,7 +146,9 @@ func (r *recent) once(ctx context.Context, host string, body []byte, write func(
 			s.insert(host, key.sum, receipt)
 		}
 		delete(s.flights, key)
-		close(own.done)
+		if own.done != nil {
+			close(own.done)
+		}
 	}()
 	receipt, own.err = write()
 	return false, own.err

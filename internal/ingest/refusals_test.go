@@ -28,8 +28,9 @@ func TestRefusedHosts(t *testing.T) {
 		t.Helper()
 		k, err := f.Identify(f.bearer(key), client)
 		if err == nil {
-			if _, err = f.Admit(k); err == nil {
-				_, _, err = f.Accept(t.Context(), k, text)
+			var customer string
+			if customer, err = f.Admit(k); err == nil {
+				_, _, err = f.Accept(t.Context(), k, customer, text)
 			}
 			if err != nil {
 				f.Refused(k, err)

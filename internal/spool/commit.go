@@ -17,10 +17,11 @@ const (
 	clockStep      = 30 * time.Second // a step back of the clock that is worth a line in the log
 
 	// A sync costs the processor as much as a dozen reports (m: 130 µs), so while
-	// so many come that crowd of them meet in one group, the next group is given a
-	// moment to gather: a fifth less processor time for each.
-	crowd  = 8
-	gather = time.Millisecond
+	// so many come that crowd of them meet in one group, the next group gathers
+	// until it is as large, and at most for gatherTime: a fifth less processor time
+	// for each, and nobody waits once those are back who were in the last group.
+	crowd      = 8
+	gatherTime = 2 * time.Millisecond
 )
 
 // request is one Append on its way through the committer.
@@ -57,6 +58,9 @@ func (s *Spool) enqueue(r *request) error {
 	if len(s.queue) == 1 {
 		signal(s.wake)
 	}
+	if len(s.queue) == s.awaited {
+		signal(s.gathered)
+	}
 	return nil
 }
 
@@ -92,8 +96,8 @@ func (s *Spool) commitLoop() {
 		case <-s.wake:
 			for s.takeGroup() {
 				s.commitGroup()
-				if len(s.committer.group) >= crowd {
-					time.Sleep(gather)
+				if size := len(s.committer.group); size >= crowd {
+					s.gather(size)
 				}
 			}
 		case <-tick.C:
@@ -106,6 +110,33 @@ func (s *Spool) commitLoop() {
 			return
 		}
 	}
+}
+
+// gather waits until size requests are in the queue, but not for long.
+func (s *Spool) gather(size int) {
+	if !s.await(size) {
+		timer := time.NewTimer(gatherTime)
+		defer timer.Stop()
+		select {
+		case <-s.gathered:
+		case <-timer.C:
+		case <-s.stop:
+		}
+	}
+	s.await(0)
+}
+
+// await makes enqueue signal gathered when the queue has grown to size, which it
+// reports whether it has by now; 0 takes that back.
+func (s *Spool) await(size int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.awaited = size
+	select {
+	case <-s.gathered: // it came late for the group before
+	default:
+	}
+	return len(s.queue) >= size
 }
 
 // takeGroup moves waiting requests, at most maxGroup bytes, into the

@@ -96,6 +96,7 @@ type Spool struct {
 
 	requests sync.Pool // of *request
 	wake     chan struct{}
+	gathered chan struct{} // awaited requests are in queue
 	sweep    chan struct{}
 	stop     chan struct{}
 	running  sync.WaitGroup
@@ -103,6 +104,7 @@ type Spool struct {
 	mu       sync.Mutex
 	queue    []*request
 	queued   int64 // bytes in queue
+	awaited  int   // requests for which the committer waits; 0: for none
 	closed   bool
 	volumes  []*volume // in the order of ordinals; only the last may be active
 	leaving  *volume   // shipped, unknown to readers, not deleted yet
@@ -142,7 +144,7 @@ func Open(opts Options) (*Spool, error) {
 	}
 	s := &Spool{
 		opts: opts, fs: opts.FS, log: opts.Logger, lock: lock,
-		wake: make(chan struct{}, 1), sweep: make(chan struct{}, 1), stop: make(chan struct{}),
+		wake: make(chan struct{}, 1), gathered: make(chan struct{}, 1), sweep: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	s.requests.New = func() any { return &request{done: make(chan struct{}, 1)} }
 	if err := s.recover(); err != nil {

@@ -13,16 +13,7 @@ type cursor struct {
 	pos  int // between calls: at a value, a name, or a closing bracket
 }
 
-func (c *cursor) skipSpace() {
-	for c.pos < len(c.text) {
-		switch c.text[c.pos] {
-		case ' ', '\t', '\n', '\r':
-			c.pos++
-		default:
-			return
-		}
-	}
-}
+func (c *cursor) skipSpace() { c.pos = skipSpace(c.text, c.pos) }
 
 // kind returns the first byte of the value ahead: '{', '[', '"', a digit or
 // '-', or the t, f, n of a literal.
@@ -133,30 +124,6 @@ func (c *cursor) skipNested() {
 			return
 		}
 	}
-}
-
-// deeperThan reports whether valid JSON text nests arrays and objects deeper
-// than limit.
-func deeperThan(limit int, text string) bool {
-	if strings.Count(text, "{")+strings.Count(text, "[") <= limit {
-		return false // the usual report, and it costs almost nothing to know
-	}
-	c := cursor{text: text}
-	for depth := 0; c.pos < len(text); {
-		switch text[c.pos] {
-		case '"':
-			c.skipString()
-			continue
-		case '{', '[':
-			if depth++; depth > limit {
-				return true
-			}
-		case '}', ']':
-			depth--
-		}
-		c.pos++
-	}
-	return false
 }
 
 // unquote returns what a valid JSON string says.

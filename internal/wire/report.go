@@ -8,8 +8,7 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/go-json-experiment/json/jsontext"
+	"unsafe"
 
 	"felhom.eu/hub/internal/hub"
 )
@@ -36,7 +35,7 @@ const (
 // shares no memory with body.
 func DecodeReport(body []byte, receivedAt time.Time) (*hub.Report, error) {
 	d := decoder{receivedAt: receivedAt}
-	if err := d.read(body); err != nil {
+	if err := d.read(string(body)); err != nil {
 		return nil, err
 	}
 	d.noteUnlisted()
@@ -44,86 +43,88 @@ func DecodeReport(body []byte, receivedAt time.Time) (*hub.Report, error) {
 }
 
 // CheckReport returns the host_id of a body that [DecodeReport] accepts, and its
-// error for one that it does not, at half the price: nothing is read that cannot
-// refuse a report.
+// error for one that it does not, at a quarter of the price: nothing is read that
+// cannot refuse a report, and the body is not copied.
 func CheckReport(body []byte) (hostID string, err error) {
 	d := decoder{identityOnly: true}
-	err = d.read(body)
-	return d.report.HostID, err
+	// Nobody writes to body meanwhile, and of d only a copy of the id stays.
+	err = d.read(unsafe.String(unsafe.SliceData(body), len(body)))
+	return strings.Clone(d.report.HostID), err
 }
 
-func (d *decoder) read(body []byte) error {
-	if !jsontext.Value(body).IsValid(jsontext.AllowDuplicateNames(true)) {
+// read judges the whole text before any of its parts: a mistake of syntax goes
+// before all others.
+func (d *decoder) read(text string) error {
+	deepest, valid := scan(text, d.member)
+	switch {
+	case !valid:
 		return invalid("not_json", "the body is not one valid JSON text in UTF-8")
-	}
-	d.text = string(body)
-	if deeperThan(maxDepth, d.text) {
+	case deepest > maxDepth:
 		return invalid("too_deep", "the body nests deeper than 64 levels")
+	case text[skipSpace(text, 0)] != '{':
+		return invalid("not_object", "the body is not a JSON object")
+	case d.err != nil:
+		return d.err
+	case !d.hasID || !d.hasTime || !d.hasVersion || !d.hasHost:
+		return invalid("identity", "host_id, reported_at, agent_version and host are required")
 	}
-	return d.topLevel()
+	return nil
 }
 
 func invalid(reason, message string) error {
 	return &hub.Error{Code: hub.Invalid, Reason: reason, Message: message}
 }
 
-// decoder reads one report. Methods that return an error refuse the whole
-// report; the others call reject.
+// decoder reads one report, a member of the top level at a time. Methods that
+// return an error refuse the whole report; the others call reject.
 type decoder struct {
-	cursor
+	cursor       // over the value of the member
 	report       hub.Report
 	receivedAt   time.Time
 	identityOnly bool // items and sections, which never refuse a report, are passed over
 	vmids        set[uint32]
 	unlisted     int // rejected beyond maxRejected
+
+	names                               set[string] // at the top level
+	hasID, hasTime, hasVersion, hasHost bool
+	err                                 error // the first that refuses the report
 }
 
-func (d *decoder) topLevel() error {
-	d.skipSpace()
-	if d.kind() != '{' {
-		return invalid("not_object", "the body is not a JSON object")
+// member reads a member of the top level.
+func (d *decoder) member(name, value string) {
+	if d.err == nil {
+		d.cursor = cursor{text: value}
+		d.err = d.readMember(unquote(name))
 	}
-	var names set[string]
-	var hasID, hasTime, hasVersion, hasHost bool
-	for d.enter(); d.more(); {
-		name := d.name()
-		if !names.add(name) {
-			return invalid("duplicate_name", "a name stands twice at the top level")
-		}
-		var err error
-		switch name {
-		case "host_id":
-			hasID, err = true, d.hostID()
-		case "reported_at":
-			hasTime, err = true, d.reportedAt()
-		case "agent_version":
-			hasVersion, err = true, d.agentVersion()
-		case "host":
-			hasHost, err = true, d.host()
-		case "guests":
-			d.list(name, d.guest)
-		case "cloudflared":
-			d.section(name, d.cloudflared)
-		case "maintenance":
-			d.section(name, d.maintenance)
-		default:
-			if check, ok := itemChecks[name]; ok {
-				d.list(name, func() error { return check(d.value()) })
-				break
-			}
-			if foldsToIdentity(name) {
-				return invalid("folded_name", "a name differs from host_id, reported_at or host only in case or by folding")
-			}
-			d.value() // kept with the body
-		}
-		if err != nil {
-			return err
+}
+
+func (d *decoder) readMember(name string) (err error) {
+	if !d.names.add(name) {
+		return invalid("duplicate_name", "a name stands twice at the top level")
+	}
+	switch name {
+	case "host_id":
+		d.hasID, err = true, d.hostID()
+	case "reported_at":
+		d.hasTime, err = true, d.reportedAt()
+	case "agent_version":
+		d.hasVersion, err = true, d.agentVersion()
+	case "host":
+		d.hasHost, err = true, d.host()
+	case "guests":
+		d.list(name, d.guest)
+	case "cloudflared":
+		d.section(name, d.cloudflared)
+	case "maintenance":
+		d.section(name, d.maintenance)
+	default:
+		if check, ok := itemChecks[name]; ok {
+			d.list(name, func() error { return check(d.value()) })
+		} else if foldsToIdentity(name) {
+			err = invalid("folded_name", "a name differs from host_id, reported_at or host only in case or by folding")
 		}
 	}
-	if !hasID || !hasTime || !hasVersion || !hasHost {
-		return invalid("identity", "host_id, reported_at, agent_version and host are required")
-	}
-	return nil
+	return err
 }
 
 func (d *decoder) hostID() error {
@@ -253,16 +254,19 @@ func (d *decoder) hostText() (string, error) {
 	return "", errHostMember
 }
 
-// hostNumber consumes the value ahead; "" stands for null.
+// hostNumber consumes the value ahead; "" stands for null, and for what need not
+// be looked at: a number out of range refuses no report.
 func (d *decoder) hostNumber() (string, error) {
 	raw := d.value()
 	switch {
 	case raw == "null":
 		return "", nil
-	case isNumber(raw):
-		return raw, nil
+	case !isNumber(raw):
+		return "", errHostMember
+	case d.identityOnly:
+		return "", nil
 	}
-	return "", errHostMember
+	return raw, nil
 }
 
 func (d *decoder) hostUint(name string) (*uint64, error) {
@@ -302,13 +306,19 @@ func (d *decoder) loadAverage() ([]float64, error) {
 	}
 	var (
 		start   = d.pos
-		loads   = make([]float64, 0, 3)
+		loads   []float64
 		inRange = true
 	)
 	for d.enter(); d.more(); {
 		raw := d.value()
 		if !isNumber(raw) {
 			return nil, errHostMember
+		}
+		if d.identityOnly {
+			continue
+		}
+		if loads == nil {
+			loads = make([]float64, 0, 3)
 		}
 		n, err := strconv.ParseFloat(raw, 64)
 		if inRange = inRange && err == nil && n >= 0 && len(loads) < 3; inRange {
@@ -329,7 +339,6 @@ func (d *decoder) loadAverage() ([]float64, error) {
 func (d *decoder) list(section string, item func() error) {
 	switch kind := d.kind(); {
 	case d.identityOnly, kind == 'n':
-		d.value()
 		return
 	case kind == '[':
 	default:
@@ -348,7 +357,6 @@ func (d *decoder) list(section string, item func() error) {
 // section reads an optional object whose mistakes never cost the report.
 func (d *decoder) section(name string, read func(object cursor) error) {
 	if d.identityOnly {
-		d.value()
 		return
 	}
 	raw, unique := d.uniqueValue()

@@ -1,0 +1,62 @@
+package spool
+
+import (
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestManyAreSyncedTogether: as long as many append at a time, a sync is for many
+// of them, also on a disk that syncs at once.
+func TestManyAreSyncedTogether(t *testing.T) {
+	const appenders, each = 2 * crowd, 40
+	d := newDisk()
+	o := small(d)
+	o.VolumeBytes = 1 << 20
+	s := open(t, o)
+	release := d.hold(t)
+	var working sync.WaitGroup
+	for i := range appenders {
+		working.Go(func() {
+			for n := range each {
+				if _, err := appendAll(s, strconv.Itoa(i*each+n)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	eventually(t, "all but the first wait", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.queue) >= crowd
+	})
+	release()
+	working.Wait()
+	if syncs := count(d, opSync); syncs > appenders*each/(crowd/2) {
+		t.Errorf("%d syncs for %d records", syncs, appenders*each)
+	}
+}
+
+// TestNobodyGathersForLong: where the crowd does not come back, the committer goes
+// on without it.
+func TestNobodyGathersForLong(t *testing.T) {
+	s := open(t, small(newDisk()))
+	began := time.Now()
+	s.gather(1000)
+	if took := time.Since(began); took < gatherTime/2 {
+		t.Errorf("gathered for %v", took)
+	}
+	mustAppend(t, s, "alone")
+}
+
+func count(d *disk, kind opKind) (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, o := range d.journal {
+		if o.kind == kind {
+			n++
+		}
+	}
+	return n
+}
