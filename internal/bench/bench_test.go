@@ -64,6 +64,20 @@ func TestEveryWayOfSending(t *testing.T) {
 	}
 }
 
+// TestAllocationsAboveTheBareHandler: what the way to the acknowledgement may
+// allocate for a report beside net/http.
+func TestAllocationsAboveTheBareHandler(t *testing.T) {
+	const most = 35
+	r, err := Run(t.Context(), Options{Driver: agents, Dir: t.TempDir(), Scenarios: []string{"a", "c"},
+		Connections: 16, Hosts: 500, Duration: 1500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if above := r.Rows[1].AboveBare; above <= 0 || above > most {
+		t.Errorf("%.1f allocations above the bare handler, want at most %d", above, most)
+	}
+}
+
 // TestUntilAllIsInClickHouse: Run itself counts what is there.
 func TestUntilAllIsInClickHouse(t *testing.T) {
 	enginetest.Need(t)

@@ -104,9 +104,6 @@ func (d *drive) prepare() error {
 	for range d.load.Connections {
 		c := &crew{poster: newPoster(d.load)}
 		c.result.Refused = map[string]int64{}
-		if err := c.open(); err != nil {
-			return err
-		}
 		d.crews = append(d.crews, c)
 	}
 	for h := range max(d.load.Hosts, d.load.Connections) {
@@ -116,6 +113,12 @@ func (d *drive) prepare() error {
 		}
 		c := d.crews[h%len(d.crews)]
 		c.agents = append(c.agents, a)
+	}
+	// Compressing can take longer than the hub waits for a header.
+	for _, c := range d.crews {
+		if err := c.open(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
