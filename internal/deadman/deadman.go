@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"felhom.eu/hub/internal/blind"
 	"felhom.eu/hub/internal/clickhouse"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/spool"
@@ -167,10 +168,14 @@ func (s *Switch) decide(ctx context.Context, t time.Time) ([]outcome, error) {
 	if err := s.addFirstReports(ctx, evidence); err != nil {
 		return nil, fmt.Errorf("the query for first reports failed: %w", err)
 	}
+	for i := range evidence {
+		host, _ := fleet.Enrolled(evidence[i].HostID)
+		evidence[i].Lifecycle, evidence[i].Thresholds = host.Lifecycle, fleet.Thresholds(host, s.o.Base)
+	}
+	away := blind.New(blind.Interval{From: time.UnixMilli(0), To: ready, Cause: blind.ProcessDown})
 	var outcomes []outcome
 	for _, e := range evidence {
-		host, _ := fleet.Enrolled(e.HostID)
-		if state, events := Step(e, Rule{fleet.Thresholds(host, s.o.Base), ready, t}); state != nil {
+		if state, events := Step(e, NewRule(t, away, Timing{})); state != nil {
 			outcomes = append(outcomes, outcome{*state, events})
 		}
 	}
