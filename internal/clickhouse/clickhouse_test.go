@@ -11,6 +11,7 @@ import (
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	"felhom.eu/hub/internal/blind"
 	"felhom.eu/hub/internal/clickhouse"
 	"felhom.eu/hub/internal/engine/enginetest"
 	"felhom.eu/hub/internal/hub"
@@ -316,14 +317,16 @@ func TestCandidates(t *testing.T) {
 
 	look := func(at, ready time.Time) []clickhouse.Silence {
 		t.Helper()
-		list, err := db.Candidates(t.Context(), at, ready)
-		if err != nil {
-			t.Fatal(err)
+		away := blind.New(blind.Interval{From: epoch.AddDate(-1, 0, 0), To: ready})
+		answer, err := db.Candidates(t.Context(), clickhouse.Question{Cuts: map[time.Duration]time.Time{
+			base.StaleAfter: away.Back(at, base.StaleAfter), base.DownAfter: away.Back(at, base.DownAfter)}})
+		if err != nil || answer.Reported != 1 || len(answer.Bad) > 0 {
+			t.Fatalf("reported %d, want acme-1 alone; %v, %v", answer.Reported, answer.Bad, err)
 		}
-		return list
+		return answer.Silences
 	}
 	list := look(epoch.Add(time.Minute), epoch)
-	if len(list) != 1 || list[0].HostID != "acme-1" || list[0].Previous != nil || list[0].Last != (hub.Position{SpoolID: spoolID, Seq: 1}) {
+	if len(list) != 1 || list[0].HostID != "acme-1" || list[0].State != "" || list[0].Last != (hub.Position{SpoolID: spoolID, Seq: 1}) {
 		t.Fatalf("first look: %+v, want acme-1 alone", list)
 	}
 	state := func(seq uint64, s hub.State, at time.Time) {
@@ -352,7 +355,7 @@ func TestCandidates(t *testing.T) {
 		t.Errorf("stale, before an hour: %+v", got)
 	}
 	got := look(epoch.Add(60*time.Minute), epoch)
-	if len(got) != 1 || got[0].Previous.State != hub.Stale || !got[0].Previous.LastAt.Equal(epoch) {
+	if len(got) != 1 || got[0].State != hub.Stale || !got[0].DecidedAt.Equal(epoch.Add(30*time.Minute)) {
 		t.Errorf("stale, after an hour: %+v", got)
 	}
 	insert(t, db, "b", report(20, epoch.Add(40*time.Minute), "acme-1"), report(21, epoch.Add(45*time.Minute), "acme-1"))

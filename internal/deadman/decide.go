@@ -2,6 +2,8 @@ package deadman
 
 import (
 	"fmt"
+	"slices"
+	"time"
 
 	"felhom.eu/hub/internal/hub"
 )
@@ -43,6 +45,7 @@ func Decide(in Input) Outcome {
 	decided, silences := decideEach(in, nil, out.Failed)
 	if len(silences) >= massHosts {
 		known := in.Known()
+		known.Recent = near(known.Recent, silences, in.Mass)
 		held, event, hold := holdBack(append(silences, known.Recent...), known.Census, in.Rule, in.Hold)
 		out.Held, out.Hold = len(held), hold
 		if event != nil {
@@ -88,6 +91,12 @@ func decideEach(in Input, held map[string]bool, failed map[string]error) ([]Deci
 		}
 	}
 	return decided, silences
+}
+
+// near returns the recorded silences that may be part of one run with a new one.
+func near(recent, fresh []Silence, within time.Duration) []Silence {
+	oldest := slices.MinFunc(fresh, bySilence).At.Add(-within)
+	return slices.DeleteFunc(slices.Clone(recent), func(s Silence) bool { return s.At.Before(oldest) })
 }
 
 // guarded is Step; a panic is the one host's failure.
