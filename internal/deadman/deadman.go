@@ -105,7 +105,8 @@ type Switch struct {
 
 	// Only Tick uses these.
 	memory   *memory
-	loaded   bool // memory has what earlier runs decided
+	loaded   bool      // memory has what earlier runs decided
+	caughtUp time.Time // memory has what others decided until then
 	fleet    *hub.Fleet
 	survey   survey
 	durable  durable
@@ -193,7 +194,7 @@ func (s *Switch) evaluate(ctx context.Context, t time.Time) error {
 	if err := s.o.Backlog.Visible(t.Add(-watermark)); err != nil {
 		return err
 	}
-	if err := s.load(ctx, fleet); err != nil {
+	if err := s.load(ctx, fleet, t); err != nil {
 		return fmt.Errorf("the query for recorded states failed: %w", err)
 	}
 	if s.fleet != fleet {
@@ -213,7 +214,7 @@ func (s *Switch) evaluate(ctx context.Context, t time.Time) error {
 }
 
 // load fills the memory with what earlier runs decided, once.
-func (s *Switch) load(ctx context.Context, fleet *hub.Fleet) error {
+func (s *Switch) load(ctx context.Context, fleet *hub.Fleet, t time.Time) error {
 	if s.loaded {
 		return nil
 	}
@@ -223,7 +224,7 @@ func (s *Switch) load(ctx context.Context, fleet *hub.Fleet) error {
 		}
 		s.memory.put(state)
 	}, s.badRow)
-	s.loaded = err == nil
+	s.loaded, s.caughtUp = err == nil, t.Add(-watermark)
 	s.fleet = nil
 	return err
 }
@@ -239,17 +240,17 @@ func (s *Switch) badRow(err error) {
 // its host is left to the next evaluation.
 func (s *Switch) decide(rule *Rule, evidence []Evidence) Outcome {
 	for {
-		out := Decide(Input{Rule: rule, Evidence: evidence, Known: func() Knowledge { return s.knowledge(rule) }, Hold: s.durable.Hold})
+		out := Decide(Input{Rule: rule, Evidence: evidence, Known: s.knowledge, Hold: s.durable.Hold})
 		silent := map[string]bool{}
 		for _, d := range out.Hosts {
-			if d.State.State != hub.OK && d.State.State != hub.NeverSeen {
+			if s := d.State; s.Lifecycle == hub.Active && s.State != hub.OK && s.State != hub.NeverSeen {
 				silent[d.State.HostID] = true
 			}
 		}
 		before := len(evidence)
 		evidence = slices.DeleteFunc(slices.Clone(evidence), func(e Evidence) bool {
 			seen, ok := s.o.LastSeen(e.HostID)
-			return ok && silent[e.HostID] && seen.ReceivedAt.After(e.LastAt)
+			return ok && silent[e.HostID] && e.older(seen)
 		})
 		if len(evidence) == before {
 			return out

@@ -12,7 +12,7 @@ import (
 type Input struct {
 	*Rule
 	Evidence []Evidence       // of the hosts that may change; of each one at most
-	Known    func() Knowledge // called where enough hosts fell silent for it to matter
+	Known    func() Knowledge // called where a host fell silent
 	Hold     Hold             // as the last evaluation left it
 }
 
@@ -43,10 +43,10 @@ type Outcome struct {
 func Decide(in Input) Outcome {
 	out := Outcome{Hold: in.Hold, Failed: map[string]error{}}
 	decided, silences := decideEach(in, nil, out.Failed)
-	if len(silences) >= massHosts {
+	if len(silences) > 0 {
 		known := in.Known()
-		known.Recent = near(known.Recent, silences, in.Mass)
-		held, event, hold := holdBack(append(silences, known.Recent...), known.Census, in.Rule, in.Hold)
+		recent := goingOn(known.Recent, decided)
+		held, event, hold := holdBack(append(near(recent, silences, in.Mass), silences...), known.Census, in.Rule, in.Hold)
 		out.Held, out.Hold = len(held), hold
 		if event != nil {
 			out.Mass = append(out.Mass, *event)
@@ -54,7 +54,9 @@ func Decide(in Input) Outcome {
 		if len(held) > 0 {
 			decided, silences = decideEach(in, held, out.Failed)
 		}
-		out.Mass = append(out.Mass, fold(append(silences, known.Recent...), known.Census, in.Rule)...)
+		if len(silences) > 0 {
+			out.Mass = append(out.Mass, fold(append(near(recent, silences, in.Mass), silences...), known.Census, in.Rule)...)
+		}
 	}
 	out.Hosts = decided
 	return out
@@ -93,6 +95,19 @@ func decideEach(in Input, held map[string]bool, failed map[string]error) ([]Deci
 	return decided, silences
 }
 
+// goingOn returns the recorded silences that this evaluation does not end.
+func goingOn(recent []Silence, decided []Decided) []Silence {
+	over := map[string]bool{}
+	for _, d := range decided {
+		for _, e := range d.Events {
+			if e.Type == hub.HostRecovered {
+				over[d.State.HostID] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(recent), func(s Silence) bool { return over[s.HostID] })
+}
+
 // near returns the recorded silences that may be part of one run with a new one.
 func near(recent, fresh []Silence, within time.Duration) []Silence {
 	oldest := slices.MinFunc(fresh, bySilence).At.Add(-within)
@@ -112,16 +127,21 @@ func guarded(e Evidence, r *Rule) (state *hub.HostState, events []hub.Event, err
 
 // Told returns the silences of a recorded state that were told of and go on.
 func Told(s *hub.HostState, customer, site string) []Silence {
-	began := s.Silences[hub.FlapMemory-1]
-	if s.State == hub.OK || s.Silent || !watched(s) || began.IsZero() {
+	if s.State == hub.OK || s.Silent {
 		return nil
 	}
-	fell := Silence{HostID: s.HostID, Customer: customer, Site: site, At: began, Last: s.Last}
-	if s.State != hub.Down || s.Since.Equal(began) {
-		fell.Fold = s.Fold
-		return []Silence{fell}
+	began := s.Silences[hub.FlapMemory-1]
+	silence := Silence{HostID: s.HostID, Customer: customer, Site: site, At: began, Last: s.Last}
+	var told []Silence
+	if !began.IsZero() {
+		told = append(told, silence)
 	}
-	worse := fell
-	worse.At, worse.Worse, worse.Fold = s.Since, true, s.Fold
-	return []Silence{fell, worse}
+	if s.State == hub.Down && !s.Since.Equal(began) {
+		silence.At, silence.Worse = s.Since, true
+		told = append(told, silence)
+	}
+	if len(told) > 0 {
+		told[len(told)-1].Fold = s.Fold
+	}
+	return told
 }

@@ -3,6 +3,7 @@ package deadman
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
@@ -15,6 +16,8 @@ type survey struct {
 	unseen     []*hub.Host // active, and no report of them was ever looked at
 	reported   int         // active, and a report was looked at
 	moved      []string    // hosts that the switch takes for active, paused or retired, and are not
+	census     Census      // nil: not counted yet
+	counted    int         // reported, when it was
 }
 
 func (s *Switch) look(fleet *hub.Fleet) survey {
@@ -25,7 +28,7 @@ func (s *Switch) look(fleet *hub.Fleet) survey {
 		}
 		t := fleet.Thresholds(h, s.o.Base)
 		v.thresholds[t.StaleAfter], v.thresholds[t.DownAfter] = true, true
-		if i, ok := s.memory.index[h.ID]; ok && states[s.memory.rows[i].state] != hub.NeverSeen {
+		if s.memory.reported(h.ID) {
 			v.reported++
 		} else {
 			v.unseen = append(v.unseen, h)
@@ -49,16 +52,15 @@ func lifecycle(fleet *hub.Fleet, host string) hub.Lifecycle {
 
 // remember keeps a state that is durable.
 func (s *Switch) remember(state hub.HostState) {
-	i, known := s.memory.index[state.HostID]
-	known = known && states[s.memory.rows[i].state] != hub.NeverSeen
-	if s.memory.put(state); !known && state.State != hub.NeverSeen {
+	known := s.memory.reported(state.HostID)
+	if s.memory.put(state); !known && s.memory.reported(state.HostID) && lifecycle(s.fleet, state.HostID) == hub.Active {
 		s.survey.reported++
 	}
 }
 
 // gather collects the evidence of every host that may change.
 func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
-	q := clickhouse.Question{Cuts: make(map[time.Duration]time.Time, len(s.survey.thresholds))}
+	q := clickhouse.Question{Cuts: make(map[time.Duration]time.Time, len(s.survey.thresholds)), Since: s.caughtUp}
 	for d := range s.survey.thresholds {
 		q.Cuts[d] = rule.Cut(d)
 	}
@@ -75,6 +77,7 @@ func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
 	if err := s.catchUp(ctx, answer); err != nil {
 		return nil, fmt.Errorf("the query for recorded states failed: %w", err)
 	}
+	s.caughtUp = rule.T.Add(-watermark)
 	g := gathering{s: s, rule: rule, known: make(map[string]bool, len(answer.Silences))}
 	for _, c := range answer.Silences {
 		g.candidate(c)
@@ -82,6 +85,7 @@ func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
 	for _, host := range s.survey.moved {
 		g.moved(host)
 	}
+	s.survey.moved = slices.DeleteFunc(s.survey.moved, func(host string) bool { return !g.known[host] })
 	for state := range s.memory.restless() {
 		g.flapping(state)
 	}
@@ -102,6 +106,7 @@ const (
 
 // plausible refuses an answer that knows of far fewer hosts than the hub does.
 func (s *Switch) plausible(answer clickhouse.Answer, t time.Time) error {
+	s.survey.unseen = slices.DeleteFunc(s.survey.unseen, func(h *hub.Host) bool { return s.memory.reported(h.ID) })
 	known := s.survey.reported
 	for _, h := range s.survey.unseen {
 		if seen, ok := s.o.LastSeen(h.ID); ok && !seen.ReceivedAt.After(t.Add(-watermark)) {
@@ -115,9 +120,10 @@ func (s *Switch) plausible(answer clickhouse.Answer, t time.Time) error {
 	return nil
 }
 
-// catchUp learns what another evaluator decided meanwhile.
+// catchUp learns what another evaluator decided meanwhile of the hosts that are
+// to be judged.
 func (s *Switch) catchUp(ctx context.Context, answer clickhouse.Answer) error {
-	var hosts []string
+	hosts := slices.Clone(s.survey.moved)
 	for _, c := range answer.Silences {
 		if c.State == "" {
 			continue
@@ -126,10 +132,17 @@ func (s *Switch) catchUp(ctx context.Context, answer clickhouse.Answer) error {
 			hosts = append(hosts, c.HostID)
 		}
 	}
-	if len(hosts) == 0 {
-		return nil
+	for state := range s.memory.restless() {
+		if state.Flapping != (hub.Position{}) {
+			hosts = append(hosts, state.HostID)
+		}
 	}
-	return s.o.Store.States(ctx, hosts, s.remember, s.badRow)
+	for part := range slices.Chunk(hosts, hostsPerRecord) {
+		if err := s.o.Store.States(ctx, part, s.remember, s.badRow); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // gathering collects evidence, of each host once.
@@ -160,7 +173,7 @@ func (g *gathering) candidate(c clickhouse.Silence) {
 		return
 	}
 	e := Evidence{HostID: c.HostID, Last: c.Last, LastAt: c.LastAt, Previous: g.s.memory.get(c.HostID)}
-	if seen, ok := g.s.o.LastSeen(c.HostID); ok && seen.ReceivedAt.After(e.LastAt) {
+	if seen, ok := g.s.o.LastSeen(c.HostID); ok && e.older(seen) {
 		if p := e.Previous; p != nil && p.State != hub.OK && p.State != hub.NeverSeen && !c.LastAt.After(p.LastAt) {
 			g.known[c.HostID] = true
 			return // it spoke again; which report was the first is known when ClickHouse has it
@@ -191,10 +204,16 @@ func (g *gathering) flapping(previous hub.HostState) {
 // heard is the evidence of a host that ClickHouse does not call silent.
 func (g *gathering) heard(previous *hub.HostState) Evidence {
 	e := Evidence{HostID: previous.HostID, Previous: previous, Last: previous.Last, LastAt: previous.LastAt, Held: true}
-	if seen, ok := g.s.o.LastSeen(e.HostID); ok && seen.ReceivedAt.After(e.LastAt) && previous.State == hub.OK {
+	if seen, ok := g.s.o.LastSeen(e.HostID); ok && e.older(seen) && previous.State == hub.OK {
 		e.Last, e.LastAt = seen.Position, seen.ReceivedAt
 	}
 	return e
+}
+
+// older reports whether a report came after the newest one of the evidence. While
+// the clock is behind, received_at stands still, and the sequence goes on.
+func (e Evidence) older(than hub.Receipt) bool {
+	return than.ReceivedAt.After(e.LastAt) || than.ReceivedAt.Equal(e.LastAt) && than.SpoolID == e.Last.SpoolID && than.Seq > e.Last.Seq
 }
 
 // awaited is a host whose first report may be overdue.
@@ -231,27 +250,34 @@ func (s *Switch) addFirstReports(ctx context.Context, evidence []Evidence) error
 
 // knowledge counts the watched hosts of every group, and lists the silences that
 // may be part of one that is beginning.
-func (s *Switch) knowledge(rule *Rule) Knowledge {
-	k := Knowledge{Census: Census{}}
-	var customer, site string
-	n := 0
-	for h := range s.fleet.Hosts() {
-		i, ok := s.memory.index[h.ID]
-		if !ok || h.Lifecycle != hub.Active || states[s.memory.rows[i].state] == hub.NeverSeen {
-			continue
-		}
-		// Neighbours by name mostly are of one customer and site.
-		if there := h.Labels["site"]; h.Customer != customer || there != site {
-			k.Census.Count(customer, site, n)
-			customer, site, n = h.Customer, there, 0
-		}
-		n++
+func (s *Switch) knowledge() Knowledge {
+	if s.survey.census == nil || s.survey.counted != s.survey.reported {
+		s.survey.census, s.survey.counted = s.count(), s.survey.reported
 	}
-	k.Census.Count(customer, site, n)
+	k := Knowledge{Census: s.survey.census}
 	for state := range s.memory.restless() {
 		if h, ok := s.fleet.Host(state.HostID); ok && h.Lifecycle == hub.Active {
 			k.Recent = append(k.Recent, Told(&state, h.Customer, h.Labels["site"])...)
 		}
 	}
 	return k
+}
+
+func (s *Switch) count() Census {
+	census := Census{}
+	var customer, site string
+	n := 0
+	for h := range s.fleet.Hosts() {
+		if h.Lifecycle != hub.Active || !s.memory.reported(h.ID) {
+			continue
+		}
+		// Neighbours by name mostly are of one customer and site.
+		if there := h.Labels["site"]; h.Customer != customer || there != site {
+			census.Count(customer, site, n)
+			customer, site, n = h.Customer, there, 0
+		}
+		n++
+	}
+	census.Count(customer, site, n)
+	return census
 }

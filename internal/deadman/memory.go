@@ -56,6 +56,12 @@ func (m *memory) get(host string) *hub.HostState {
 	return &s
 }
 
+// reported reports whether a report of the host was ever looked at.
+func (m *memory) reported(host string) bool {
+	i, ok := m.index[host]
+	return ok && states[m.rows[i].state] != hub.NeverSeen
+}
+
 func (m *memory) at(i int32) hub.HostState {
 	r, more := m.rows[i], m.more[i]
 	return hub.HostState{

@@ -117,7 +117,7 @@ func retire(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {
 		event.SuppressedBy = "retired"
 		events = append(events, event)
 	}
-	next.Silent = next.State != hub.OK
+	next.Silent, next.Silences = next.State != hub.OK, [hub.FlapMemory]time.Time{}
 	return next, events
 }
 
