@@ -321,7 +321,7 @@ func (b *broken) Append(context.Context, ...spool.Record) ([]hub.Receipt, error)
 }
 
 // An error, a backlog, a missing fleet: no verdict, and the next tick judges.
-func TestHeldBack(t *testing.T) {
+func TestP10_ErrorsAreNotAbsence(t *testing.T) {
 	fleet, err := hub.NewFleet(hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}}, Hosts: []*hub.Host{active("acme-1")}})
 	if err != nil {
 		t.Fatal(err)

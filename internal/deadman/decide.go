@@ -114,6 +114,9 @@ func near(recent, fresh []Silence, within time.Duration) []Silence {
 	return slices.DeleteFunc(slices.Clone(recent), func(s Silence) bool { return s.At.Before(oldest) })
 }
 
+// stepHost is Step; a test has it fail.
+var stepHost = Step
+
 // guarded is Step; a panic is the one host's failure.
 func guarded(e Evidence, r *Rule) (state *hub.HostState, events []hub.Event, err error) {
 	defer func() {
@@ -121,7 +124,7 @@ func guarded(e Evidence, r *Rule) (state *hub.HostState, events []hub.Event, err
 			state, events, err = nil, nil, fmt.Errorf("panic: %v", p)
 		}
 	}()
-	state, events = Step(e, r)
+	state, events = stepHost(e, r)
 	return state, events, nil
 }
 

@@ -107,7 +107,8 @@ func holdBack(all []Silence, census Census, r *Rule, before Hold) (held map[stri
 				}
 			}
 		}
-		if hold.ID != id && !r.T.Before(hold.Until) {
+		// What began before the last hold ended is what that was told of.
+		if hold.ID == "" || run[0].At.After(hold.Until) {
 			hold = Hold{id, until}
 			e := massEvent(id, false, Group{}, run, census, r)
 			e.Reason += " hold_until=" + stamp(until)

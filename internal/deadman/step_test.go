@@ -100,7 +100,7 @@ func TestStep(t *testing.T) {
 
 // Whatever the reports and the times of evaluation, a host's log reads
 // ((stale down? | down) recovered)* (stale down? | down)?, with ids once each.
-func TestStepKeepsTheGrammarOfEvents(t *testing.T) {
+func TestP02_GrammarOfEvents(t *testing.T) {
 	for seed := range uint64(200) {
 		var prev *hub.HostState
 		var log []string
