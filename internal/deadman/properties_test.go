@@ -370,7 +370,7 @@ func TestP22_LifeCycle(t *testing.T) {
 	o.until(1, 40)
 	o.e.Lifecycle, o.e.CustomerID = hub.Retired, "" // the file is gone
 	want(t, "retired", o.until(41, 300), "recovered@41")
-	if e := o.events[1]; e.SuppressedBy != "retired" || e.CustomerID != "acme" || e.ID != hub.EventID(hub.HostRecovered, "h", position(1)) {
+	if e := o.events[1]; e.SuppressedBy != "retired" || e.CustomerID != "acme" || e.ID == hub.EventID(hub.HostRecovered, "h", position(1)) {
 		t.Errorf("closed by %+v", e)
 	}
 	o.e.Lifecycle, o.e.CustomerID = hub.Active, "acme"

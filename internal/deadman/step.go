@@ -109,11 +109,16 @@ func retire(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {
 	next := r.follow(e)
 	next.Lifecycle, next.Flapping = hub.Retired, hub.Position{}
 	var events []hub.Event
-	for _, last := range []hub.Position{openSilence(prev), prev.Flapping} {
-		if last == (hub.Position{}) {
+	for _, open := range []struct {
+		what string
+		last hub.Position
+	}{{string(prev.State), openSilence(prev)}, {"flapping", prev.Flapping}} {
+		if open.last == (hub.Position{}) {
 			continue
 		}
-		event := newEvent(e, r, hub.HostRecovered, episode{last, prev.LastAt}, r.T, "retired")
+		event := newEvent(e, r, hub.HostRecovered, episode{open.last, prev.LastAt}, r.T, "retired")
+		// Should the host return and be silent on, that may end once more.
+		event.ID = hub.FleetEventID(hub.HostRecovered, "retired\n"+open.what+"\n"+event.ID)
 		event.SuppressedBy = "retired"
 		events = append(events, event)
 	}

@@ -170,6 +170,13 @@ func (m *model) tell(t hub.EventType, h *modelHost, report, at int) {
 	}
 }
 
+func (m *model) retired(h *modelHost, what string, report, at int) {
+	id := hub.FleetEventID(hub.HostRecovered, "retired\n"+what+"\n"+hub.EventID(hub.HostRecovered, h.id, h.positions[report]))
+	if _, told := m.raise[id]; !told {
+		m.raise[id] = at
+	}
+}
+
 func (m *model) firstLook(h *modelHost, t int) {
 	h.state, h.seen, h.episode, h.watched = hub.OK, hub.Active, len(h.reports)-1, -1
 	for _, state := range []hub.State{hub.Stale, hub.Down} {
@@ -185,10 +192,10 @@ func (m *model) moved(h *modelHost, t int, withheld bool) {
 	switch h.seen = h.life; {
 	case h.life == hub.Retired:
 		if h.state != hub.OK && !h.silent {
-			m.tell(hub.HostRecovered, h, h.episode, t)
+			m.retired(h, string(h.state), h.episode, t)
 		}
 		if h.flap >= 0 {
-			m.tell(hub.HostRecovered, h, h.flap, t)
+			m.retired(h, "flapping", h.flap, t)
 		}
 		h.silent, h.flap, h.began, h.worse, h.fell = h.state != hub.OK, -1, -1, -1, nil
 	case h.life == hub.Active && was != hub.Active:
