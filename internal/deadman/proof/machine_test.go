@@ -71,11 +71,14 @@ var base = hub.Thresholds{StaleAfter: 30 * time.Minute, DownAfter: time.Hour}
 // The design's lengths, with agents that report every 5 min.
 var timing = deadman.TimingFor(base.StaleAfter, 5*time.Minute)
 
-func newWorld(t *rapid.T) *world {
+func newWorld(t *rapid.T) *world { return worldOf(t, rapid.IntRange(1, 6).Draw(t, "hosts")) }
+
+// worldOf has n hosts: of more than four, two are of another customer and the
+// others at one site.
+func worldOf(t *rapid.T, n int) *world {
 	w := &world{t: t, now: 1000, kept: map[string][]byte{}, seen: map[string]hub.Receipt{}, reports: map[string][]hub.Receipt{},
 		states: map[string]hub.HostState{}, events: map[string]hub.Event{}, log: map[string][]hub.EventType{}, hosts: map[string]*hub.Host{},
 		m: &model{hosts: map[string]*modelHost{}, raise: map[string]int{}}}
-	n := rapid.IntRange(1, 6).Draw(t, "hosts")
 	for i := range n {
 		h := &hub.Host{ID: fmt.Sprintf("h%d", i), Lifecycle: hub.Active, Customer: "acme", Labels: map[string]string{}, Monitor: base}
 		if i >= 4 {

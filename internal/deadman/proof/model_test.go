@@ -264,7 +264,7 @@ func (m *model) apply(f fresh) {
 	m.tell(f.kind, h, h.episode, f.at)
 	switch {
 	case f.struck:
-		h.flap, h.fell, h.began, h.worse = -1, nil, -1, -1
+		h.flap, h.fell, h.began, h.worse = -1, nil, -1, f.at
 	case f.isNotice:
 		h.flap = h.episode
 	case f.worse:
