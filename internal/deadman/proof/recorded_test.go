@@ -51,17 +51,8 @@ func TestP26_RecordedTraceGivesTheSameIDs(t *testing.T) {
 func replay(t *testing.T, script string) string {
 	t.Helper()
 	var list []hub.Event
-	rapid.Check(t, func(rt *rapid.T) { // once: nothing is drawn
-		if list != nil {
-			return
-		}
-		w := scripted(rt)
-		for line := range strings.Lines(script) {
-			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-				w.do(strings.Fields(line))
-			}
-		}
-		list = []hub.Event{}
+	once(t, func(w *world) {
+		w.run(script)
 		for _, e := range w.events {
 			list = append(list, e)
 		}
@@ -76,8 +67,26 @@ func replay(t *testing.T, script string) string {
 	return b.String()
 }
 
-// scripted is a world of six hosts, as newWorld draws it.
-func scripted(t *rapid.T) *world { return worldOf(t, 6) }
+// once has f do what it likes with a world of six hosts, in which nothing is drawn.
+func once(t *testing.T, f func(w *world)) {
+	t.Helper()
+	done := false
+	rapid.Check(t, func(rt *rapid.T) {
+		if !done {
+			done = true
+			f(worldOf(rt, 6))
+		}
+	})
+}
+
+// run does what a script says, line by line.
+func (w *world) run(script string) {
+	for line := range strings.Lines(script) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			w.do(strings.Fields(line))
+		}
+	}
+}
 
 // do is one line of a script:
 //
