@@ -59,6 +59,7 @@ type record struct {
 type fault struct {
 	query    bool
 	withheld map[string]bool
+	asleep   int    // steps for which it stands still while ClickHouse is asked: more than a gap
 	racing   string // host that reports while ClickHouse is asked
 	crash    int    // dies at this durable step; 0: does not
 	after    bool   // when the step is done, else right before it
@@ -251,6 +252,7 @@ func (w *world) Candidates(_ context.Context, q clickhouse.Question) (a clickhou
 			a.Silences = append(a.Silences, clickhouse.Silence{HostID: id, Last: last.Position, LastAt: last.ReceivedAt, State: s.State, DecidedAt: s.DecidedAt})
 		}
 	}
+	w.now += w.fault.asleep
 	if w.fault.racing != "" {
 		w.report(w.fault.racing)
 	}
@@ -320,7 +322,7 @@ func (w *world) tick(which int, f fault, lag bool) {
 	alive := w.surviving(func() { held = w.evaluators[which].Tick(context.Background(), w.clock()) })
 	w.fault = fault{}
 	decided := slices.ContainsFunc(w.unshipped[before:], func(record) bool { return true })
-	switch mayJudge := !f.query && w.plausible(f) && (!lag || before == 0); {
+	switch mayJudge := !f.query && f.asleep == 0 && w.plausible(f) && (!lag || before == 0); {
 	case alive && (held == nil) != mayJudge:
 		w.t.Fatalf("held back by %v, and may judge: %v", held, mayJudge)
 	case mayJudge && (alive || decided):
@@ -442,7 +444,7 @@ func trace(t *rapid.T) {
 	for range rapid.IntRange(1, 25).Draw(t, "actions") {
 		action := rapid.SampledFrom([]string{
 			"live", "live", "live", "live", "flap", "report", "duplicate", "tick", "missed ticks", "query error", "lag",
-			"partial", "race", "crash", "crash in a look", "restart", "outage", "suspend", "clock back", "fleet", "fleet", "second", "second asleep",
+			"partial", "race", "asleep in a query", "crash", "crash in a look", "restart", "outage", "suspend", "clock back", "fleet", "fleet", "second", "second asleep",
 		}).Draw(t, "action")
 		switch action {
 		case "live":
@@ -473,6 +475,8 @@ func trace(t *rapid.T) {
 			w.tick(0, fault{}, true)
 		case "partial":
 			w.partial()
+		case "asleep in a query":
+			w.tick(rapid.IntRange(0, 1).Draw(t, "evaluator"), fault{asleep: max(gap+1, length()), racing: host()}, false)
 		case "race":
 			w.tick(0, fault{racing: host()}, false)
 		case "crash":
