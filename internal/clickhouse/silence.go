@@ -41,17 +41,23 @@ type Answer struct {
 	Bad      []error   // rows that cannot be read; their hosts are not among Silences
 }
 
+// inOrder has the queries below go through their tables in the order of their
+// keys, on one thread, and join what comes out in that order: a third of the time
+// and a fraction of the memory of tables of hashes, and no core is taken from the
+// way of a report.
+var inOrder = ch.Settings{"max_threads": 1, "max_memory_usage": 800 << 20, "join_use_nulls": 0,
+	"optimize_aggregation_in_order": 1, "join_algorithm": "full_sorting_merge"}
+
 // activeHosts are the enrolled, active hosts of the register with their
 // thresholds in milliseconds.
 const activeHosts = `
-    SELECT host_id, argMax((toString(lifecycle), toInt64(round(stale_after_seconds * 1000)), toInt64(round(down_after_seconds * 1000)), removed), generation) AS entry
+    SELECT host_id, argMax((lifecycle = 'active' AND removed = 0, toInt64(round(stale_after_seconds * 1000)), toInt64(round(down_after_seconds * 1000))), generation) AS entry
     FROM fleet_hosts GROUP BY host_id
-    HAVING entry.1 = 'active' AND entry.4 = 0`
+    HAVING entry.1`
 
-// candidatesQuery is one full join: it takes 0.7 s for a million hosts that are
-// all silent, where a form that filters first with IN took 5 s in just that
-// case. Its parameters are Since, and twice the thresholds and their cuts, in
-// milliseconds.
+// candidatesQuery is one full join: a form that filters first with IN is seven
+// times as slow just when all hosts are silent. Its parameters are Since, and
+// twice the thresholds and their cuts, in milliseconds.
 const candidatesQuery = `
 WITH toUnixTimestamp64Milli(l.last_at) AS last_ms
 SELECT
@@ -67,7 +73,7 @@ INNER JOIN
 ) AS f ON f.host_id = l.host_id
 LEFT JOIN
 (
-    SELECT host_id, argMax((toString(state), last_report_at, decided_at, toString(lifecycle)), (decided_at, spool_seq)) AS newest
+    SELECT host_id, argMax((state, last_report_at, decided_at, lifecycle), (decided_at, spool_seq)) AS newest
     FROM switch_state GROUP BY host_id
 ) AS s ON s.host_id = l.host_id
 WHERE state IN ('', 'never_seen') OR toUnixTimestamp64Milli(s.newest.3) > toInt64(?) OR s.newest.4 != 'active'
@@ -94,7 +100,7 @@ func (db *DB) Candidates(ctx context.Context, q Question) (Answer, error) {
 	if !q.Since.IsZero() {
 		since = q.Since.UnixMilli()
 	}
-	ctx, cancel := db.queryContext(ctx, ch.Settings{"max_threads": 1, "max_memory_usage": 800 << 20, "join_use_nulls": 0})
+	ctx, cancel := db.queryContext(ctx, inOrder)
 	defer cancel()
 	rows, err := db.conn.Query(ctx, candidatesQuery, since, thresholds, cuts, thresholds, cuts)
 	if err != nil {
@@ -120,7 +126,7 @@ func (db *DB) Candidates(ctx context.Context, q Question) (Answer, error) {
 }
 
 func (db *DB) countReported(ctx context.Context) (int, error) {
-	ctx, cancel := db.queryContext(ctx, ch.Settings{"max_threads": 1, "max_memory_usage": 800 << 20})
+	ctx, cancel := db.queryContext(ctx, inOrder)
 	defer cancel()
 	var n uint64
 	err := db.conn.QueryRow(ctx, `
@@ -136,7 +142,7 @@ func (db *DB) States(ctx context.Context, hosts []string, f func(hub.HostState),
 	if len(hosts) > 0 {
 		where, args = "WHERE host_id IN (?)", []any{hosts}
 	}
-	ctx, cancel := db.queryContext(ctx, ch.Settings{"max_threads": 1})
+	ctx, cancel := db.queryContext(ctx, inOrder)
 	defer cancel()
 	rows, err := db.conn.Query(ctx, `
 SELECT host_id, n.1, n.2, n.3, n.4, n.5, n.6, n.7, n.8, n.9, n.10, n.11, n.12, n.13, n.14
