@@ -3,7 +3,6 @@ package clickhouse
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -14,112 +13,66 @@ import (
 	"felhom.eu/hub/internal/hub"
 )
 
-// Silence is a host that reported, is enrolled and active, and whose state may
-// change at the slot time asked for.
+// Silence is the newest report of a host.
 type Silence struct {
-	HostID    string
-	Last      hub.Position // its newest report
-	LastAt    time.Time
-	State     hub.State // its newest recorded state; empty: none
-	DecidedAt time.Time // of that state
+	HostID string
+	Last   hub.Position
+	LastAt time.Time
 }
 
 // Question is what Candidates is asked at a slot time.
 type Question struct {
-	// Cuts say, for each threshold of a host, up to which instant, itself
-	// included, a last report makes a silence that long. Of a threshold that is
-	// not among them every silence is long enough.
-	Cuts map[time.Duration]time.Time
-	// Since adds the hosts whose recorded state was decided after it; zero: none.
-	Since time.Time
+	Cut   time.Time // hosts whose newest report came then or before
+	Hosts []string  // these hosts too
+	All   bool      // all hosts; Cut and Hosts do not matter
 }
 
-// Answer is what ClickHouse knows at a slot time.
+// Answer is what ClickHouse knows.
 type Answer struct {
-	Reported int       // enrolled, active hosts of which it has a report
-	Silences []Silence // those whose state may change
+	Reported int       // hosts of which it has a report
+	Silences []Silence // the newest report of each host asked for that has one
 	Bad      []error   // rows that cannot be read; their hosts are not among Silences
 }
 
 // inOrder has the queries below go through their tables in the order of their
-// keys, on one thread, and join what comes out in that order: a third of the time
-// and a fraction of the memory of tables of hashes, and no core is taken from the
-// way of a report.
-var inOrder = ch.Settings{"max_threads": 1, "max_memory_usage": 800 << 20, "join_use_nulls": 0,
-	"optimize_aggregation_in_order": 1, "join_algorithm": "full_sorting_merge"}
+// keys, on one thread: a third of the time and a fraction of the memory of tables
+// of hashes, and no core is taken from the way of a report.
+var inOrder = ch.Settings{"max_threads": 1, "max_memory_usage": 800 << 20, "optimize_aggregation_in_order": 1, "max_query_size": 8 << 20}
 
-// activeHosts are the enrolled, active hosts of the register with their
-// thresholds in milliseconds.
-const activeHosts = `
-    SELECT host_id, argMax((lifecycle = 'active' AND removed = 0, toInt64(round(stale_after_seconds * 1000)), toInt64(round(down_after_seconds * 1000))), generation) AS entry
-    FROM fleet_hosts GROUP BY host_id
-    HAVING entry.1`
+// namedAtMost is the number of hosts that one query names; of more, all are read.
+const namedAtMost = 20_000
 
-// candidatesQuery is one full join: a form that filters first with IN is seven
-// times as slow just when all hosts are silent. Its parameters are Since, and
-// twice the thresholds and their cuts, in milliseconds.
-const candidatesQuery = `
-WITH toUnixTimestamp64Milli(l.last_at) AS last_ms
-SELECT
-    l.host_id AS host_id, l.last_at AS last_at, l.position.1 AS last_spool_id, l.position.2 AS last_spool_seq,
-    s.newest.1 AS state, s.newest.3 AS decided_at
-FROM
-(
-    SELECT host_id, max(last_report_at) AS last_at, argMax((toString(spool_id), spool_seq), version) AS position
-    FROM host_last GROUP BY host_id
-) AS l
-INNER JOIN
-(` + activeHosts + `
-) AS f ON f.host_id = l.host_id
-LEFT JOIN
-(
-    SELECT host_id, argMax((state, last_report_at, decided_at, lifecycle), (decided_at, spool_seq)) AS newest
-    FROM switch_state GROUP BY host_id
-) AS s ON s.host_id = l.host_id
-WHERE state IN ('', 'never_seen') OR toUnixTimestamp64Milli(s.newest.3) > toInt64(?) OR s.newest.4 != 'active'
-   OR state = 'ok' AND last_ms <= transform(f.entry.2, CAST(?, 'Array(Int64)'), CAST(?, 'Array(Int64)'), toInt64(9223372036854775807))
-   OR state = 'stale' AND last_ms <= transform(f.entry.3, CAST(?, 'Array(Int64)'), CAST(?, 'Array(Int64)'), toInt64(9223372036854775807))
-   OR state IN ('stale', 'down') AND l.last_at > s.newest.2`
-
-// Candidates returns the enrolled, active hosts whose state may change: those
-// that were never looked at or not watched, that have been silent for their
-// threshold, or that spoke again. The clock of the server has no part in it.
-func (db *DB) Candidates(ctx context.Context, q Question) (Answer, error) {
-	var a Answer
-	reported, err := db.countReported(ctx)
-	if err != nil {
+// Candidates answers a question from the latest state alone, which takes 0.4 s for
+// a million hosts: who is enrolled, what holds for whom and what was decided the
+// asker knows. The clock of the server has no part in it.
+func (db *DB) Candidates(ctx context.Context, q Question) (a Answer, err error) {
+	if a.Reported, err = db.countReported(ctx); err != nil {
 		return a, err
 	}
-	a.Reported = reported
-	// transform takes no empty list.
-	thresholds, cuts := []int64{-1}, []int64{0}
-	for _, threshold := range slices.Sorted(maps.Keys(q.Cuts)) {
-		thresholds, cuts = append(thresholds, threshold.Milliseconds()), append(cuts, q.Cuts[threshold].UnixMilli())
-	}
-	since := int64(math.MaxInt64)
-	if !q.Since.IsZero() {
-		since = q.Since.UnixMilli()
+	having, args := "", []any(nil)
+	if !q.All && len(q.Hosts) <= namedAtMost {
+		// A list that is empty is no list to ClickHouse.
+		having, args = "HAVING toUnixTimestamp64Milli(last_at) <= toInt64(?) OR host_id IN (?)", []any{q.Cut.UnixMilli(), append([]string{""}, q.Hosts...)}
 	}
 	ctx, cancel := db.queryContext(ctx, inOrder)
 	defer cancel()
-	rows, err := db.conn.Query(ctx, candidatesQuery, since, thresholds, cuts, thresholds, cuts)
+	rows, err := db.conn.Query(ctx, `
+SELECT host_id, max(last_report_at) AS last_at, tupleElement(argMax((toString(spool_id), spool_seq), version) AS position, 1), position.2
+FROM host_last GROUP BY host_id `+having, args...)
 	if err != nil {
 		return a, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var (
-			s            Silence
-			spoolID, was string
-		)
-		if err := rows.Scan(&s.HostID, &s.LastAt, &spoolID, &s.Last.Seq, &was, &s.DecidedAt); err != nil {
+		var s Silence
+		var spoolID string
+		if err := rows.Scan(&s.HostID, &s.LastAt, &spoolID, &s.Last.Seq); err != nil {
 			return a, err
 		}
 		if s.Last.SpoolID, err = hub.ParseSpoolID(spoolID); err != nil {
 			a.Bad = append(a.Bad, fmt.Errorf("the newest report of host %q: %w", s.HostID, err))
 			continue
 		}
-		s.State = hub.State(was)
 		a.Silences = append(a.Silences, s)
 	}
 	return a, rows.Err()
@@ -129,10 +82,32 @@ func (db *DB) countReported(ctx context.Context) (int, error) {
 	ctx, cancel := db.queryContext(ctx, inOrder)
 	defer cancel()
 	var n uint64
-	err := db.conn.QueryRow(ctx, `
-SELECT count() FROM (SELECT host_id FROM host_last GROUP BY host_id) AS l
-INNER JOIN (`+activeHosts+`) AS f ON f.host_id = l.host_id`).Scan(&n)
+	err := db.conn.QueryRow(ctx, "SELECT count() FROM (SELECT host_id FROM host_last GROUP BY host_id)").Scan(&n)
 	return int(n), err
+}
+
+// DecidedSince returns when the newest state of a host was decided, for those of
+// which that was after t.
+func (db *DB) DecidedSince(ctx context.Context, t time.Time) (map[string]time.Time, error) {
+	ctx, cancel := db.queryContext(ctx, inOrder)
+	defer cancel()
+	rows, err := db.conn.Query(ctx, `
+SELECT host_id, max(decided_at) FROM switch_state
+WHERE toUnixTimestamp64Milli(decided_at) > toInt64(?) GROUP BY host_id`, t.UnixMilli())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	decided := map[string]time.Time{}
+	for rows.Next() {
+		var host string
+		var at time.Time
+		if err := rows.Scan(&host, &at); err != nil {
+			return nil, err
+		}
+		decided[host] = at
+	}
+	return decided, rows.Err()
 }
 
 // States calls f with the newest recorded state of each host, of those named, or

@@ -39,6 +39,9 @@ type Store interface {
 	// States gives f the newest recorded state of each host, of all where none is
 	// named, and bad what cannot be read.
 	States(ctx context.Context, hosts []string, f func(hub.HostState), bad func(error)) error
+	// DecidedSince returns when the newest recorded state of a host was decided, for
+	// those of which that was after t.
+	DecidedSince(ctx context.Context, t time.Time) (map[string]time.Time, error)
 	// FirstReports returns, for each host, received_at of its first report
 	// after the given instant; hosts without one are left out.
 	FirstReports(ctx context.Context, after map[string]time.Time) (map[string]time.Time, error)
@@ -106,6 +109,7 @@ type Switch struct {
 	// Only Tick uses these.
 	memory   *memory
 	loaded   bool      // memory has what earlier runs decided
+	asked    bool      // ClickHouse told of all hosts once
 	caughtUp time.Time // memory has what others decided until then
 	fleet    *hub.Fleet
 	survey   survey
@@ -276,7 +280,7 @@ func (s *Switch) record(ctx context.Context, out Outcome) error {
 			return err
 		}
 		for i := range part {
-			s.remember(part[i].State)
+			s.memory.put(part[i].State)
 		}
 	}
 	if len(first.Events) > 0 {

@@ -290,7 +290,7 @@ func TestReturnThatClickHouseDoesNotHaveYet(t *testing.T) {
 
 // broken fails where it is told to.
 type broken struct {
-	candidates, states, first, backlog, eyes, journal error
+	candidates, states, decided, first, backlog, eyes, journal error
 
 	answer  clickhouse.Answer
 	state   hub.HostState
@@ -305,6 +305,10 @@ func (b *broken) Candidates(context.Context, clickhouse.Question) (clickhouse.An
 func (b *broken) States(_ context.Context, _ []string, f func(hub.HostState), _ func(error)) error {
 	f(b.state)
 	return b.states
+}
+
+func (b *broken) DecidedSince(context.Context, time.Time) (map[string]time.Time, error) {
+	return nil, b.decided
 }
 
 func (b *broken) FirstReports(context.Context, map[string]time.Time) (map[string]time.Time, error) {
@@ -327,11 +331,12 @@ func TestP10_ErrorsAreNotAbsence(t *testing.T) {
 		t.Fatal(err)
 	}
 	boom := errors.New("boom")
-	spoke := clickhouse.Silence{HostID: "acme-1", Last: hub.Position{Seq: 2}, LastAt: epoch.Add(time.Second), State: hub.Stale, DecidedAt: epoch}
+	spoke := clickhouse.Silence{HostID: "acme-1", Last: hub.Position{Seq: 2}, LastAt: epoch.Add(time.Second)}
 	stale := hub.HostState{HostID: "acme-1", State: hub.Stale, Last: hub.Position{Seq: 1}, LastAt: epoch, DecidedAt: epoch}
 	for name, b := range map[string]*broken{
 		"query":         {candidates: boom},
 		"states":        {states: boom},
+		"decided":       {decided: boom},
 		"first reports": {first: boom},
 		"backlog":       {backlog: boom},
 		"blind":         {eyes: boom},

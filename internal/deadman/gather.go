@@ -14,10 +14,9 @@ import (
 type survey struct {
 	thresholds map[time.Duration]bool
 	unseen     []*hub.Host // active, and no report of them was ever looked at
-	reported   int         // active, and a report was looked at
 	moved      []string    // hosts that the switch takes for active, paused or retired, and are not
 	census     Census      // nil: not counted yet
-	counted    int         // reported, when it was
+	counted    int         // hosts of which a report was looked at, when it was
 }
 
 func (s *Switch) look(fleet *hub.Fleet) survey {
@@ -28,9 +27,7 @@ func (s *Switch) look(fleet *hub.Fleet) survey {
 		}
 		t := fleet.Thresholds(h, s.o.Base)
 		v.thresholds[t.StaleAfter], v.thresholds[t.DownAfter] = true, true
-		if s.memory.reported(h.ID) {
-			v.reported++
-		} else {
+		if !s.memory.reported(h.ID) {
 			v.unseen = append(v.unseen, h)
 		}
 	}
@@ -50,20 +47,18 @@ func lifecycle(fleet *hub.Fleet, host string) hub.Lifecycle {
 	return hub.Retired
 }
 
-// remember keeps a state that is durable.
-func (s *Switch) remember(state hub.HostState) {
-	known := s.memory.reported(state.HostID)
-	if s.memory.put(state); !known && s.memory.reported(state.HostID) && lifecycle(s.fleet, state.HostID) == hub.Active {
-		s.survey.reported++
-	}
-}
-
 // gather collects the evidence of every host that may change.
 func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
-	q := clickhouse.Question{Cuts: make(map[time.Duration]time.Time, len(s.survey.thresholds)), Since: s.caughtUp}
-	for d := range s.survey.thresholds {
-		q.Cuts[d] = rule.Cut(d)
+	if err := s.catchUp(ctx); err != nil {
+		return nil, fmt.Errorf("the query for recorded states failed: %w", err)
 	}
+	g := gathering{s: s, rule: rule, cuts: make(map[time.Duration]time.Time, len(s.survey.thresholds)), known: map[string]bool{}}
+	q := clickhouse.Question{Cut: time.UnixMilli(0), All: !s.asked}
+	for d := range s.survey.thresholds {
+		g.cuts[d] = rule.Cut(d)
+		q.Cut = latest(q.Cut, g.cuts[d])
+	}
+	q.Hosts = s.curious()
 	answer, err := s.o.Store.Candidates(ctx, q)
 	if err != nil {
 		return nil, fmt.Errorf("the query for silent hosts failed: %w", err)
@@ -74,11 +69,8 @@ func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
 	if err := s.plausible(answer, rule.T); err != nil {
 		return nil, err
 	}
-	if err := s.catchUp(ctx, answer); err != nil {
-		return nil, fmt.Errorf("the query for recorded states failed: %w", err)
-	}
 	s.caughtUp = rule.T.Add(-watermark)
-	g := gathering{s: s, rule: rule, known: make(map[string]bool, len(answer.Silences))}
+	s.asked = true
 	for _, c := range answer.Silences {
 		g.candidate(c)
 	}
@@ -98,6 +90,21 @@ func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
 	return g.evidence, nil
 }
 
+// curious lists the hosts of which the newest report is of interest, however new
+// it is: those that may have spoken again, and those not yet looked at.
+func (s *Switch) curious() []string {
+	hosts := slices.Clone(s.survey.moved)
+	for state := range s.memory.restless() {
+		hosts = append(hosts, state.HostID)
+	}
+	for _, h := range s.survey.unseen {
+		if _, ok := s.o.LastSeen(h.ID); ok {
+			hosts = append(hosts, h.ID)
+		}
+	}
+	return hosts
+}
+
 // An answer is implausible with this share of hosts missing, and this many.
 const (
 	missingShare = 20 // per cent
@@ -107,7 +114,7 @@ const (
 // plausible refuses an answer that knows of far fewer hosts than the hub does.
 func (s *Switch) plausible(answer clickhouse.Answer, t time.Time) error {
 	s.survey.unseen = slices.DeleteFunc(s.survey.unseen, func(h *hub.Host) bool { return s.memory.reported(h.ID) })
-	known := s.survey.reported
+	known := s.memory.looked
 	for _, h := range s.survey.unseen {
 		if seen, ok := s.o.LastSeen(h.ID); ok && !seen.ReceivedAt.After(t.Add(-watermark)) {
 			known++
@@ -120,25 +127,20 @@ func (s *Switch) plausible(answer clickhouse.Answer, t time.Time) error {
 	return nil
 }
 
-// catchUp learns what another evaluator decided meanwhile of the hosts that are
-// to be judged.
-func (s *Switch) catchUp(ctx context.Context, answer clickhouse.Answer) error {
-	hosts := slices.Clone(s.survey.moved)
-	for _, c := range answer.Silences {
-		if c.State == "" {
-			continue
-		}
-		if i, ok := s.memory.index[c.HostID]; !ok || s.memory.rows[i].decidedAt < milli(c.DecidedAt) {
-			hosts = append(hosts, c.HostID)
-		}
+// catchUp learns what another evaluator decided meanwhile.
+func (s *Switch) catchUp(ctx context.Context) error {
+	decided, err := s.o.Store.DecidedSince(ctx, s.caughtUp)
+	if err != nil {
+		return err
 	}
-	for state := range s.memory.restless() {
-		if state.Flapping != (hub.Position{}) {
-			hosts = append(hosts, state.HostID)
+	var hosts []string
+	for host, at := range decided {
+		if i, ok := s.memory.index[host]; !ok || s.memory.rows[i].decidedAt < milli(at) {
+			hosts = append(hosts, host)
 		}
 	}
 	for part := range slices.Chunk(hosts, hostsPerRecord) {
-		if err := s.o.Store.States(ctx, part, s.remember, s.badRow); err != nil {
+		if err := s.o.Store.States(ctx, part, func(state hub.HostState) { s.memory.put(state) }, s.badRow); err != nil {
 			return err
 		}
 	}
@@ -149,6 +151,7 @@ func (s *Switch) catchUp(ctx context.Context, answer clickhouse.Answer) error {
 type gathering struct {
 	s        *Switch
 	rule     *Rule
+	cuts     map[time.Duration]time.Time
 	known    map[string]bool
 	evidence []Evidence
 }
@@ -172,6 +175,9 @@ func (g *gathering) candidate(c clickhouse.Silence) {
 	if lifecycle(g.s.fleet, c.HostID) != hub.Active {
 		return
 	}
+	if g.unmoved(c) {
+		return
+	}
 	e := Evidence{HostID: c.HostID, Last: c.Last, LastAt: c.LastAt, Previous: g.s.memory.get(c.HostID)}
 	if seen, ok := g.s.o.LastSeen(c.HostID); ok && e.older(seen) {
 		if p := e.Previous; p != nil && p.State != hub.OK && p.State != hub.NeverSeen && !c.LastAt.After(p.LastAt) {
@@ -183,8 +189,28 @@ func (g *gathering) candidate(c clickhouse.Silence) {
 	g.add(e)
 }
 
-// moved is a host whose life cycle changed. ClickHouse does not call it silent,
-// so no silence is found here.
+// unmoved reports whether a host that is watched is as it was, by its newest
+// report: most are, and cost no more than this.
+func (g *gathering) unmoved(c clickhouse.Silence) bool {
+	i, ok := g.s.memory.index[c.HostID]
+	if !ok {
+		return false
+	}
+	r := g.s.memory.rows[i]
+	h, _ := g.s.fleet.Host(c.HostID)
+	t := g.s.fleet.Thresholds(h, g.s.o.Base)
+	switch {
+	case lifecycles[r.lifecycle] != hub.Active && lifecycles[r.lifecycle] != "":
+		return false
+	case states[r.state] == hub.OK:
+		return c.LastAt.After(g.cuts[t.StaleAfter])
+	case states[r.state] == hub.NeverSeen || c.LastAt.UnixMilli() > r.lastAt || g.s.memory.more[i].flapping != hub.Position{}:
+		return false
+	}
+	return states[r.state] == hub.Down || c.LastAt.After(g.cuts[t.DownAfter])
+}
+
+// moved is a host whose life cycle changed. What is silent is found elsewhere.
 func (g *gathering) moved(host string) {
 	previous := g.s.memory.get(host)
 	now := lifecycle(g.s.fleet, host)
@@ -251,8 +277,8 @@ func (s *Switch) addFirstReports(ctx context.Context, evidence []Evidence) error
 // knowledge counts the watched hosts of every group, and lists the silences that
 // may be part of one that is beginning.
 func (s *Switch) knowledge() Knowledge {
-	if s.survey.census == nil || s.survey.counted != s.survey.reported {
-		s.survey.census, s.survey.counted = s.count(), s.survey.reported
+	if s.survey.census == nil || s.survey.counted != s.memory.looked {
+		s.survey.census, s.survey.counted = s.count(), s.memory.looked
 	}
 	k := Knowledge{Census: s.survey.census}
 	for state := range s.memory.restless() {

@@ -15,6 +15,8 @@ type memory struct {
 	rows  []row
 	more  map[int32]rare
 
+	looked int // hosts of which a report was looked at
+
 	customers names[string]
 	volumes   names[hub.SpoolID]
 }
@@ -83,6 +85,9 @@ func (m *memory) put(s hub.HostState) bool {
 	}
 	if ms := milli(s.DecidedAt); ms < m.rows[i].decidedAt {
 		return false
+	}
+	if s.State != hub.NeverSeen && states[m.rows[i].state] == hub.NeverSeen { // also a row that was just made
+		m.looked++
 	}
 	m.rows[i] = row{
 		since: milli(s.Since), lastAt: milli(s.LastAt), decidedAt: milli(s.DecidedAt), seq: s.Last.Seq,

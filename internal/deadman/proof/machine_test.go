@@ -235,21 +235,16 @@ func (w *world) Candidates(_ context.Context, q clickhouse.Question) (a clickhou
 	if w.fault.query {
 		return a, errors.New("query")
 	}
-	for _, id := range w.m.order() {
-		h, _ := w.fleet.Host(id)
-		reports := w.reports[id]
-		if h.Lifecycle != hub.Active || len(reports) == 0 || w.fault.withheld[id] {
+	for id, reports := range w.reports {
+		if w.fault.withheld[id] {
 			continue
 		}
 		a.Reported++
 		last := slices.MaxFunc(reports, func(x, y hub.Receipt) int {
 			return cmp.Or(x.ReceivedAt.Compare(y.ReceivedAt), cmp.Compare(x.Seq, y.Seq))
 		})
-		s, looked := w.states[id]
-		due := func(d time.Duration) bool { return !last.ReceivedAt.After(q.Cuts[d]) }
-		if !looked || !q.Since.IsZero() && s.DecidedAt.After(q.Since) || s.Lifecycle != hub.Active || s.State == hub.OK && due(h.Monitor.StaleAfter) ||
-			s.State == hub.Stale && due(h.Monitor.DownAfter) || s.State != hub.OK && last.ReceivedAt.After(s.LastAt) {
-			a.Silences = append(a.Silences, clickhouse.Silence{HostID: id, Last: last.Position, LastAt: last.ReceivedAt, State: s.State, DecidedAt: s.DecidedAt})
+		if q.All || !last.ReceivedAt.After(q.Cut) || slices.Contains(q.Hosts, id) {
+			a.Silences = append(a.Silences, clickhouse.Silence{HostID: id, Last: last.Position, LastAt: last.ReceivedAt})
 		}
 	}
 	w.now += w.fault.asleep
@@ -257,6 +252,16 @@ func (w *world) Candidates(_ context.Context, q clickhouse.Question) (a clickhou
 		w.report(w.fault.racing)
 	}
 	return a, nil
+}
+
+func (w *world) DecidedSince(_ context.Context, t time.Time) (map[string]time.Time, error) {
+	decided := map[string]time.Time{}
+	for id, s := range w.states {
+		if s.DecidedAt.After(t) {
+			decided[id] = s.DecidedAt
+		}
+	}
+	return decided, nil
 }
 
 func (w *world) States(_ context.Context, hosts []string, f func(hub.HostState), _ func(error)) error {
@@ -332,16 +337,18 @@ func (w *world) tick(which int, f fault, lag bool) {
 }
 
 func (w *world) plausible(f fault) bool {
-	known, missing := 0, 0
+	known, told := 0, 0
 	for id, h := range w.hosts {
-		if m := w.m.hosts[id]; h.Lifecycle == hub.Active && len(m.reports) > 0 {
+		m := w.m.hosts[id]
+		if m.state != "" || h.Lifecycle == hub.Active && len(m.reports) > 0 && m.reports[0] < w.now {
 			known++
-			if f.withheld[id] {
-				missing++
-			}
+		}
+		if len(m.reports) > 0 && !f.withheld[id] {
+			told++
 		}
 	}
-	return missing == 0 || missing < known && (missing < 3 || missing*5 <= known)
+	missing := known - told
+	return missing <= 0 || told > 0 && (missing < 3 || missing*5 <= known)
 }
 
 // compare holds the durable events against the model's.

@@ -137,6 +137,9 @@ func (s *tell) Candidates(context.Context, clickhouse.Question) (clickhouse.Answ
 	return s.answer, s.err
 }
 func (s *tell) States(context.Context, []string, func(hub.HostState), func(error)) error { return nil }
+func (s *tell) DecidedSince(context.Context, time.Time) (map[string]time.Time, error) {
+	return nil, nil
+}
 func (s *tell) FirstReports(context.Context, map[string]time.Time) (map[string]time.Time, error) {
 	return nil, nil
 }
