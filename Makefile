@@ -8,7 +8,7 @@ GO_BUILD = go build -trimpath -buildvcs=false
 # The slowest package decides; the whole takes much less than this for each.
 TEST_TIMEOUT = 15m
 
-.PHONY: help run build test check lint bench bench-ingest bench-sqlite torture engine clean
+.PHONY: help run build test check lint bench bench-ingest bench-sqlite prove torture engine clean
 
 help: ## list the targets (default)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench-ingest: engine ## the way of a report, beside a bare handler: one table
 
 bench-sqlite: ## the hub beside one SQLite transaction a report, and the ratio
 	cd internal/benchsqlite && go test -count=1 -v -run TestCompare .
+
+prove: ## the dead-man's switch beside its model, over TRACES=100000 traces, and seven virtual days
+	go test ./internal/deadman/proof -count=1 -timeout 90m -v -run 'TestP01|TestSevenDays' -rapid.checks=$(or $(TRACES),100000) -days=7 | grep -v '^=== '
 
 torture: engine ## harm a real hub, and count what is lost: FAULT=kill-hub ROUNDS=200 SEED=1 FLOOR=1000
 	$(GO_BUILD) -o bin/hub-torture ./cmd/hub-torture

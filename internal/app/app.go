@@ -79,20 +79,21 @@ type App struct {
 	engine   *engine.Engine // nil: a ClickHouse of one's own
 	db       *clickhouse.DB
 	shipper  *ship.Shipper
+	sight    *deadman.Sight
 	watch    *deadman.Switch
 	certs    *certs.Pair // nil: listen is plain HTTP
 	prober   *selfprobe.Prober
 	feeder   *watchdog.Feeder // nil: nobody watches from outside
 	server   *httpapi.Server
 
-	readyAt   atomic.Pointer[time.Time] // since when reports can be accepted
-	dbProblem atomic.Pointer[string]    // why the database is not in order; nil: not known yet, empty: it is
+	dbProblem atomic.Pointer[string] // why the database is not in order; nil: not known yet, empty: it is
 	// why the hub does not reach its own public address; nil: not known yet, empty: it does
 	probeProblem atomic.Pointer[string]
 
-	register  chan struct{} // the fleet changed: tell ClickHouse
-	startedAt time.Time
-	keyAges   keyAges
+	register   chan struct{} // the fleet changed: tell ClickHouse
+	startedAt  time.Time
+	firstFleet sync.Once
+	keyAges    keyAges
 
 	failed  chan error
 	cancel  context.CancelFunc // of follow, judge and mirror
@@ -136,10 +137,14 @@ func New(o Options) (a *App, err error) {
 	a.shipper = ship.New(ship.Options{
 		Spool: a.spool, Store: a.db, Linger: o.Linger, Rejected: kept, Retention: retention(a.cfg), Logger: a.log.With("part", "ship"),
 	})
+	timing := deadman.TimingFor(a.cfg.Monitor.StaleAfter, a.cfg.Ingest.PollInterval)
+	a.sight = deadman.NewSight(deadman.SightOptions{
+		Timing: timing, Refusing: a.refusing, Memory: a.spool, Journal: a.spool, Logger: a.log.With("part", "switch"),
+	})
 	a.watch = deadman.New(deadman.Options{
-		Store: a.db, Backlog: a.shipper, Journal: a.spool,
-		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, Ready: a.readySince,
-		Base: a.thresholds(), Interval: a.cfg.Monitor.Interval, Logger: a.log.With("part", "switch"),
+		Store: a.db, Backlog: a.shipper, Journal: a.spool, Eyes: a.sight, Memory: a.spool,
+		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen,
+		Base: a.thresholds(), Timing: timing, Interval: a.cfg.Monitor.Interval, Logger: a.log.With("part", "switch"),
 	})
 	return a, a.openServer(o.Version)
 }

@@ -36,7 +36,7 @@ func (a *App) Start(ctx context.Context) error {
 
 	a.server.Start()
 	a.working.Go(func() { a.roster.Run(working) })
-	a.working.Go(func() { a.followReadiness(working) })
+	a.working.Go(func() { a.sight.Run(working) })
 	a.working.Go(func() { a.probe(working) })
 	if a.feeder != nil {
 		a.working.Go(func() { a.feeder.Run(working) })

@@ -168,10 +168,13 @@ func (a *App) metrics(version string) []httpapi.Metric {
 		gauge("hub_fleet_pull_age_seconds", "Time since the fleet repository last answered, in seconds.", func() float64 { return age(a.roster.Status().CheckedAt) }),
 
 		gauge("hub_switch_held", "1 while the switch is held back.", func() float64 { return truth(a.watch.Status().HeldBy != "") }),
+		gauge("hub_switch_held_seconds", "Time since the switch is held back, in seconds; 0 while it judges.", func() float64 { return age(a.watch.Status().HeldSince) }),
+		gauge("hub_switch_kept_back", "Silent hosts that are not told of yet, because the whole fleet fell silent.", func() float64 { return float64(a.watch.Status().KeptBack) }),
+		counter("hub_switch_failed_total", "Times that a host could not be judged; the others were.", func() float64 { return float64(a.watch.Status().Failed) }),
 		counter("hub_switch_evaluations_total", "Evaluations that judged.", func() float64 { return float64(a.watch.Status().Evaluated) }),
 		counter("hub_switch_held_total", "Evaluations that were held back.", func() float64 { return float64(a.watch.Status().Held) }),
 	}
-	for _, t := range []hub.EventType{hub.HostStale, hub.HostDown, hub.HostRecovered} {
+	for _, t := range hub.SwitchEvents() {
 		list = append(list, httpapi.Metric{Name: "hub_events_total", Help: "Events that the switch raised.", Counter: true,
 			Labels: map[string]string{"type": string(t)}, Value: func() float64 { return float64(a.watch.Status().Events[t]) }})
 	}

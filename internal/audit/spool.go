@@ -62,7 +62,7 @@ func (c *contents) add(e spool.Entry) {
 	}
 }
 
-// wantOf reads a decision or a notice. What this hub cannot read goes to
+// wantOf reads what is not a report. What this hub cannot read goes to
 // rejected_reports.
 func wantOf(e spool.Entry) want {
 	switch e.Kind {
@@ -73,6 +73,10 @@ func wantOf(e spool.Entry) want {
 	case hub.KindNotice:
 		if n, err := wire.DecodeNotice(e.Body); err == nil {
 			return want{"fleet_commits": uint64(len(n.Commits)), "events": uint64(len(n.Events))}
+		}
+	case hub.KindBlind:
+		if _, err := wire.DecodeBlind(e.Body); err == nil {
+			return want{"hub_blind": 1}
 		}
 	}
 	return want{"rejected_reports": 1}

@@ -32,6 +32,7 @@ var again = map[string]string{
 	tableRejected: "1",
 	tableGuests:   "uniqExact(vmid)",
 	tableEvents:   "uniqExact(event_id)",
+	tableStates:   "uniqExact(host_id)",
 }
 
 // Tallies returns what a table holds of the records of a range, by sequence
@@ -52,7 +53,7 @@ func (db *DB) Tallies(ctx context.Context, table string, r Range, from, to time.
 		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?"
 	args := []any{r.SpoolID.String(), r.First, r.Last}
 	switch table {
-	case tableEvents, tableStates, tableCommits:
+	case tableEvents, tableStates, tableCommits, tableBlind:
 	default:
 		sql += " AND received_at BETWEEN fromUnixTimestamp64Milli(toInt64(?)) AND fromUnixTimestamp64Milli(toInt64(?))"
 		args = append(args, from.UnixMilli(), to.UnixMilli())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -314,50 +315,43 @@ func TestCandidates(t *testing.T) {
 	}
 	insert(t, db, "a", report(1, epoch, "acme-1"), report(2, epoch, "acme-2"), report(3, epoch, "acme-unknown"))
 
-	look := func(at, ready time.Time) []clickhouse.Silence {
+	look := func(q clickhouse.Question) string {
 		t.Helper()
-		list, err := db.Candidates(t.Context(), at, ready)
-		if err != nil {
-			t.Fatal(err)
+		answer, err := db.Candidates(t.Context(), q)
+		if err != nil || answer.Reported != 3 || len(answer.Bad) > 0 {
+			t.Fatalf("%d hosts reported, want 3; %v, %v", answer.Reported, answer.Bad, err)
 		}
-		return list
-	}
-	list := look(epoch.Add(time.Minute), epoch)
-	if len(list) != 1 || list[0].HostID != "acme-1" || list[0].Previous != nil || list[0].Last != (hub.Position{SpoolID: spoolID, Seq: 1}) {
-		t.Fatalf("first look: %+v, want acme-1 alone", list)
-	}
-	state := func(seq uint64, s hub.State, at time.Time) {
-		t.Helper()
-		var b clickhouse.Batch
-		b.AddDecision(hub.Receipt{Position: hub.Position{SpoolID: spoolID, Seq: seq}, ReceivedAt: at}, hub.Decision{States: []hub.HostState{{
-			HostID: "acme-1", State: s, Since: at, Last: hub.Position{SpoolID: spoolID, Seq: 1}, LastAt: epoch, DecidedAt: at}}})
-		insertBatch(t, db, fmt.Sprint("s", seq), &b)
-	}
-	state(10, hub.OK, epoch.Add(time.Minute))
-	for _, c := range []struct {
-		at, ready time.Duration
-		want      int
-	}{
-		{30*time.Minute - time.Millisecond, 0, 0},
-		{30 * time.Minute, 0, 1}, // exactly the threshold is stale
-		{30 * time.Minute, time.Millisecond, 0},
-		{31 * time.Minute, time.Minute, 1},
-	} {
-		if got := look(epoch.Add(c.at), epoch.Add(c.ready)); len(got) != c.want {
-			t.Errorf("ok, at %s with ready at %s: %d candidates, want %d", c.at, c.ready, len(got), c.want)
+		var words []string
+		for _, s := range answer.Silences {
+			words = append(words, fmt.Sprintf("%s #%d %s", s.HostID, s.Last.Seq, s.LastAt.Sub(epoch)))
 		}
-	}
-	state(11, hub.Stale, epoch.Add(30*time.Minute))
-	if got := look(epoch.Add(60*time.Minute-time.Millisecond), epoch); len(got) != 0 {
-		t.Errorf("stale, before an hour: %+v", got)
-	}
-	got := look(epoch.Add(60*time.Minute), epoch)
-	if len(got) != 1 || got[0].Previous.State != hub.Stale || !got[0].Previous.LastAt.Equal(epoch) {
-		t.Errorf("stale, after an hour: %+v", got)
+		slices.Sort(words)
+		return strings.Join(words, ", ")
 	}
 	insert(t, db, "b", report(20, epoch.Add(40*time.Minute), "acme-1"), report(21, epoch.Add(45*time.Minute), "acme-1"))
-	if got := look(epoch.Add(46*time.Minute), epoch); len(got) != 1 || got[0].Last.Seq != 21 {
-		t.Errorf("stale, spoke again: %+v", got)
+	var b clickhouse.Batch
+	for seq, at := range []time.Duration{time.Minute, 30 * time.Minute} {
+		b.AddDecision(hub.Receipt{Position: hub.Position{SpoolID: spoolID, Seq: uint64(10 + seq)}, ReceivedAt: epoch.Add(at)}, hub.Decision{States: []hub.HostState{{
+			HostID: "acme-1", State: hub.OK, Since: epoch, Last: hub.Position{SpoolID: spoolID, Seq: 1}, LastAt: epoch, DecidedAt: epoch.Add(at)}}})
+	}
+	insertBatch(t, db, "states", &b)
+	for _, c := range []struct {
+		q    clickhouse.Question
+		want string
+	}{
+		{clickhouse.Question{Cut: epoch.Add(-time.Millisecond)}, ""},
+		{clickhouse.Question{Cut: epoch}, "acme-2 #2 0s, acme-unknown #3 0s"}, // exactly the cut is silent for long enough
+		{clickhouse.Question{Cut: epoch, Hosts: []string{"acme-1", "acme-never"}}, "acme-1 #21 45m0s, acme-2 #2 0s, acme-unknown #3 0s"},
+		{clickhouse.Question{All: true}, "acme-1 #21 45m0s, acme-2 #2 0s, acme-unknown #3 0s"},
+	} {
+		if got := look(c.q); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.q, got, c.want)
+		}
+	}
+	for since, want := range map[time.Duration]string{time.Minute: "map[acme-1:2026-06-08 09:30:00 +0000 UTC]", 30 * time.Minute: "map[]"} {
+		if got, err := db.DecidedSince(t.Context(), epoch.Add(since)); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("decided since %s: %v, %v", since, got, err)
+		}
 	}
 	first, err := db.FirstReports(t.Context(), map[string]time.Time{"acme-1": epoch, "acme-2": epoch})
 	if err != nil || len(first) != 1 || !first["acme-1"].Equal(epoch.Add(40*time.Minute)) {

@@ -1,9 +1,11 @@
 package clickhouse
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"time"
 
+	"felhom.eu/hub/internal/blind"
 	"felhom.eu/hub/internal/hub"
 )
 
@@ -51,6 +53,7 @@ type Batch struct {
 	events   eventRows
 	states   switchStates
 	commits  fleetCommits
+	blind    blindTimes
 }
 
 // Table names, in the order in which a batch is inserted.
@@ -63,6 +66,7 @@ const (
 	tableEvents   = "events"
 	tableStates   = "switch_state"
 	tableCommits  = "fleet_commits"
+	tableBlind    = "hub_blind"
 )
 
 // RejectedTable has the records that cannot become rows of the other tables.
@@ -73,7 +77,7 @@ const RejectedTable = tableRejected
 // come after what they are about. The last is [RejectedTable]: it takes what the
 // others refuse.
 func Tables() []string {
-	return []string{tableBodies, tableReports, tableGuests, tableItems, tableStates, tableCommits, tableEvents, tableRejected}
+	return []string{tableBodies, tableReports, tableGuests, tableItems, tableStates, tableCommits, tableBlind, tableEvents, tableRejected}
 }
 
 func (b *Batch) block(table string) block {
@@ -92,6 +96,8 @@ func (b *Batch) block(table string) block {
 		return &b.states
 	case tableCommits:
 		return &b.commits
+	case tableBlind:
+		return &b.blind
 	case tableEvents:
 		return &b.events
 	default:
@@ -143,6 +149,15 @@ func (b *Batch) AddNotice(at hub.Receipt, n hub.Notice) {
 	for i := range n.Events {
 		b.events.add(at.Position, &n.Events[i])
 	}
+}
+
+// AddBlind adds a time in which the hub could not have accepted a report.
+func (b *Batch) AddBlind(at hub.Receipt, i blind.Interval) {
+	b.blind.from = append(b.blind.from, clampTime(i.From))
+	b.blind.to = append(b.blind.to, clampTime(i.To))
+	b.blind.cause = append(b.blind.cause, string(i.Cause))
+	b.blind.spoolID = append(b.blind.spoolID, at.SpoolID.String())
+	b.blind.spoolSeq = append(b.blind.spoolSeq, at.Seq)
 }
 
 // source is what every row of the stream says of where it came from.
@@ -337,11 +352,13 @@ func (c *rejectedReports) columns() []column {
 }
 
 type eventRows struct {
-	id, typ, severity, customerID, hostID []string
-	at, detectedAt                        []time.Time
-	silence                               []float64
-	reason, source, spoolID               []string
-	spoolSeq                              []uint64
+	id, typ, severity, customerID, hostID  []string
+	at, detectedAt                         []time.Time
+	silence                                []float64
+	reason, source, foldedInto, suppressed []string
+	hosts                                  [][]string
+	spoolID                                []string
+	spoolSeq                               []uint64
 }
 
 func (c *eventRows) rows() int { return len(c.id) }
@@ -357,6 +374,9 @@ func (c *eventRows) add(at hub.Position, e *hub.Event) {
 	c.silence = append(c.silence, e.SilenceSeconds)
 	c.reason = append(c.reason, e.Reason)
 	c.source = append(c.source, e.Source)
+	c.foldedInto = append(c.foldedInto, e.FoldedInto)
+	c.suppressed = append(c.suppressed, e.SuppressedBy)
+	c.hosts = append(c.hosts, e.Hosts)
 	c.spoolID = append(c.spoolID, at.SpoolID.String())
 	c.spoolSeq = append(c.spoolSeq, at.Seq)
 }
@@ -373,17 +393,24 @@ func (c *eventRows) columns() []column {
 		{"silence_seconds", c.silence},
 		{"reason", c.reason},
 		{"source", c.source},
+		{"folded_into", c.foldedInto},
+		{"suppressed_by", c.suppressed},
+		{"hosts", c.hosts},
 		{"spool_id", c.spoolID},
 		{"spool_seq", c.spoolSeq},
 	}
 }
 
 type switchStates struct {
-	hostID, state          []string
-	since, lastAt, decided []time.Time
-	silent                 []uint8
-	episodeID, spoolID     []string
-	episodeSeq, spoolSeq   []uint64
+	hostID, customerID, state []string
+	since, lastAt, decided    []time.Time
+	silent                    []uint8
+	episodeID, spoolID        []string
+	episodeSeq, spoolSeq      []uint64
+	lifecycle, fold, flapID   []string
+	watchedFrom               []*time.Time
+	silences                  [][]time.Time
+	flapSeq                   []uint64
 }
 
 func (c *switchStates) rows() int { return len(c.hostID) }
@@ -391,19 +418,46 @@ func (c *switchStates) rows() int { return len(c.hostID) }
 func (c *switchStates) add(at hub.Position, s *hub.HostState) {
 	c.hostID = append(c.hostID, s.HostID)
 	c.state = append(c.state, string(s.State))
-	c.since = append(c.since, s.Since)
-	c.lastAt = append(c.lastAt, s.LastAt)
+	c.customerID = append(c.customerID, s.CustomerID)
+	c.since = append(c.since, clampTime(s.Since))
+	c.lastAt = append(c.lastAt, clampTime(s.LastAt)) // none of a host that never reported
 	c.decided = append(c.decided, s.DecidedAt)
 	c.silent = append(c.silent, flag(s.Silent))
 	c.episodeID = append(c.episodeID, s.Last.SpoolID.String())
 	c.episodeSeq = append(c.episodeSeq, s.Last.Seq)
 	c.spoolID = append(c.spoolID, at.SpoolID.String())
 	c.spoolSeq = append(c.spoolSeq, at.Seq)
+	c.addMore(s)
+}
+
+// addMore adds what a state says beyond the host's last silence.
+func (c *switchStates) addMore(s *hub.HostState) {
+	c.lifecycle = append(c.lifecycle, cmp.Or(string(s.Lifecycle), string(hub.Active)))
+	c.fold = append(c.fold, s.Fold)
+	var watchedFrom *time.Time
+	if !s.WatchedFrom.IsZero() {
+		watchedFrom = &s.WatchedFrom
+	}
+	c.watchedFrom = append(c.watchedFrom, watchedFrom)
+	var silences []time.Time
+	for _, at := range s.Silences {
+		if !at.IsZero() {
+			silences = append(silences, at)
+		}
+	}
+	c.silences = append(c.silences, silences)
+	flapID := ""
+	if s.Flapping != (hub.Position{}) {
+		flapID = s.Flapping.SpoolID.String()
+	}
+	c.flapID = append(c.flapID, flapID)
+	c.flapSeq = append(c.flapSeq, s.Flapping.Seq)
 }
 
 func (c *switchStates) columns() []column {
 	return []column{
 		{"host_id", c.hostID},
+		{"customer_id", c.customerID},
 		{"state", c.state},
 		{"since", c.since},
 		{"silent", c.silent},
@@ -411,6 +465,30 @@ func (c *switchStates) columns() []column {
 		{"episode_spool_id", c.episodeID},
 		{"episode_spool_seq", c.episodeSeq},
 		{"decided_at", c.decided},
+		{"lifecycle", c.lifecycle},
+		{"watched_from", c.watchedFrom},
+		{"folded_into", c.fold},
+		{"silences", c.silences},
+		{"flapping_spool_id", c.flapID},
+		{"flapping_spool_seq", c.flapSeq},
+		{"spool_id", c.spoolID},
+		{"spool_seq", c.spoolSeq},
+	}
+}
+
+type blindTimes struct {
+	from, to       []time.Time
+	cause, spoolID []string
+	spoolSeq       []uint64
+}
+
+func (c *blindTimes) rows() int { return len(c.cause) }
+
+func (c *blindTimes) columns() []column {
+	return []column{
+		{"from_at", c.from},
+		{"to_at", c.to},
+		{"cause", c.cause},
 		{"spool_id", c.spoolID},
 		{"spool_seq", c.spoolSeq},
 	}

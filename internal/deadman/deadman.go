@@ -2,24 +2,29 @@
 //
 // Every interval the [Switch] takes a slot time T, makes sure that it may judge
 // at all, asks ClickHouse which hosts may have changed, adds what it knows
-// itself, and lets the pure function [Step] decide each. State and events of
-// one evaluation are one durable write to the spool; they reach ClickHouse the
-// way reports do.
+// itself, and has the pure function [Decide] judge them. State and events of a
+// host are one durable write to the spool; they reach ClickHouse the way reports
+// do.
 //
-// An error, a timeout or a backlog is never absence: the evaluation is held
-// back and counted, and the next one judges.
+// Silence counts in ready time: that in which the hub could have accepted a
+// report. What was not is kept by [Sight] in a log of blind time. An error, a
+// timeout, a backlog or an answer that cannot be right is never absence: the
+// evaluation is held back and counted, and the next one judges.
 package deadman
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"felhom.eu/hub/internal/blind"
 	"felhom.eu/hub/internal/clickhouse"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/spool"
@@ -28,9 +33,15 @@ import (
 
 // Store asks ClickHouse.
 type Store interface {
-	// Candidates returns the hosts whose state may change at t, given that the
-	// hub could accept reports since ready. It may return more, never fewer.
-	Candidates(ctx context.Context, t, ready time.Time) ([]clickhouse.Silence, error)
+	// Candidates returns the hosts whose state may change. It may return more,
+	// never fewer.
+	Candidates(ctx context.Context, q clickhouse.Question) (clickhouse.Answer, error)
+	// States gives f the newest recorded state of each host, of all where none is
+	// named, and bad what cannot be read.
+	States(ctx context.Context, hosts []string, f func(hub.HostState), bad func(error)) error
+	// DecidedSince returns when the newest recorded state of a host was decided, for
+	// those of which that was after t.
+	DecidedSince(ctx context.Context, t time.Time) (map[string]time.Time, error)
 	// FirstReports returns, for each host, received_at of its first report
 	// after the given instant; hosts without one are left out.
 	FirstReports(ctx context.Context, after map[string]time.Time) (map[string]time.Time, error)
@@ -48,17 +59,34 @@ type Journal interface {
 	Append(ctx context.Context, records ...spool.Record) ([]hub.Receipt, error)
 }
 
-// Options are the parts of a Switch. All but Base, Interval and Now are needed.
+// Eyes tell when the hub could not have accepted a report.
+type Eyes interface {
+	// Log returns the blind log, complete up to t and the same as long as nothing
+	// is added; or why there can be no judgement at t.
+	Log(t time.Time) (*blind.Log, error)
+}
+
+// Memory keeps small states durably; see spool.Spool.
+type Memory interface {
+	ReadState(name string) ([]byte, error)
+	WriteState(name string, data []byte) error
+}
+
+// Options are the parts of a Switch. All but Memory, Judged, Interval and Now are
+// needed.
 type Options struct {
 	Store    Store
 	Backlog  Backlog
 	Journal  Journal
+	Eyes     Eyes
+	Memory   Memory
 	Fleet    func() *hub.Fleet                       // nil: none in force
 	LastSeen func(hostID string) (hub.Receipt, bool) // newest report that this process accepted
-	Ready    func() (time.Time, bool)                // since when reports can be accepted
+	Judged   func(t time.Time)                       // called after each evaluation that judged
 	Base     hub.Thresholds                          // where the fleet says nothing
-	Interval time.Duration                           // between evaluations; default 60 s
-	Now      func() time.Time                        // default time.Now
+	Timing   Timing
+	Interval time.Duration    // between evaluations; default 60 s
+	Now      func() time.Time // default time.Now
 	Logger   *slog.Logger
 }
 
@@ -69,6 +97,8 @@ type Status struct {
 	HeldSince  time.Time
 	Evaluated  uint64 // evaluations that judged
 	Held       uint64 // evaluations that were held back
+	KeptBack   int    // hosts whose silence is not told yet, because the whole fleet fell silent
+	Failed     uint64 // times that a host could not be judged
 	Events     map[hub.EventType]uint64
 }
 
@@ -76,13 +106,29 @@ type Status struct {
 type Switch struct {
 	o Options
 
-	// What this process decided: newer than the rows of ClickHouse until the
-	// shipper has caught up. Only Tick uses it.
-	decided map[string]*hub.HostState
+	// Only Tick uses these.
+	memory   *memory
+	loaded   bool      // memory has what earlier runs decided
+	asked    bool      // ClickHouse told of all hosts once
+	caughtUp time.Time // memory has what others decided until then
+	fleet    *hub.Fleet
+	survey   survey
+	durable  durable
+	recalled bool // durable was read
 
 	mu     sync.Mutex
 	status Status
 }
+
+// durable is what the switch must not forget over a restart, apart from the
+// states of hosts.
+type durable struct {
+	HeldSince time.Time `json:"held_since,omitzero"`
+	HeldTold  bool      `json:"held_told,omitzero"` // HubSwitchHeld was raised
+	Hold      Hold      `json:"hold,omitzero"`
+}
+
+const durableState = "switch" // name of the state that Memory keeps
 
 const (
 	watermark       = 5 * time.Second
@@ -99,7 +145,7 @@ func New(o Options) *Switch {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Switch{o: o, decided: map[string]*hub.HostState{}, status: Status{Events: map[hub.EventType]uint64{}}}
+	return &Switch{o: o, memory: newMemory(), status: Status{Events: map[hub.EventType]uint64{}}}
 }
 
 // Run evaluates every interval until ctx ends.
@@ -126,20 +172,11 @@ func (s *Switch) Status() Status {
 	return st
 }
 
-// outcome is what was decided of one host.
-type outcome struct {
-	state  hub.HostState
-	events []hub.Event
-}
-
 // Tick makes one evaluation at slot time t. An error means that it was held
 // back: what it did not decide is left to the next one. Tick is not safe for concurrent use.
 func (s *Switch) Tick(ctx context.Context, t time.Time) error {
-	outcomes, err := s.decide(ctx, t)
-	if err == nil {
-		err = s.record(ctx, outcomes)
-	}
-	if err != nil {
+	s.recall()
+	if err := s.evaluate(ctx, t); err != nil {
 		s.held(ctx, t, err)
 		return err
 	}
@@ -147,103 +184,130 @@ func (s *Switch) Tick(ctx context.Context, t time.Time) error {
 	return nil
 }
 
-func (s *Switch) decide(ctx context.Context, t time.Time) ([]outcome, error) {
+var errMoved = errors.New("while ClickHouse was asked, blind time came to light")
+
+func (s *Switch) evaluate(ctx context.Context, t time.Time) error {
 	fleet := s.o.Fleet()
 	if fleet == nil {
-		return nil, errors.New("no fleet is in force yet")
+		return errors.New("no fleet is in force yet")
 	}
-	ready, ok := s.o.Ready()
-	if !ok {
-		return nil, errors.New("the hub does not accept reports yet")
-	}
-	if err := s.o.Backlog.Visible(t.Add(-watermark)); err != nil {
-		return nil, err
-	}
-	candidates, err := s.o.Store.Candidates(ctx, t, ready)
-	if err != nil {
-		return nil, fmt.Errorf("the query for silent hosts failed: %w", err)
-	}
-	evidence := s.evidence(fleet, candidates)
-	if err := s.addFirstReports(ctx, evidence); err != nil {
-		return nil, fmt.Errorf("the query for first reports failed: %w", err)
-	}
-	var outcomes []outcome
-	for _, e := range evidence {
-		host, _ := fleet.Enrolled(e.HostID)
-		if state, events := Step(e, Rule{fleet.Thresholds(host, s.o.Base), ready, t}); state != nil {
-			outcomes = append(outcomes, outcome{*state, events})
-		}
-	}
-	return outcomes, nil
-}
-
-// evidence joins what ClickHouse knows with what only this process knows: the
-// fleet in force, its own decisions, and reports that are still in the spool.
-func (s *Switch) evidence(fleet *hub.Fleet, candidates []clickhouse.Silence) []Evidence {
-	list := make([]Evidence, 0, len(candidates))
-	for _, c := range candidates {
-		host, ok := fleet.Enrolled(c.HostID)
-		if !ok || host.Lifecycle != hub.Active {
-			continue
-		}
-		e := Evidence{HostID: c.HostID, CustomerID: host.Customer, Last: c.Last, LastAt: c.LastAt, Previous: c.Previous}
-		if own := s.decided[c.HostID]; own != nil && (e.Previous == nil || own.DecidedAt.After(e.Previous.DecidedAt)) {
-			e.Previous = own
-		}
-		if seen, ok := s.o.LastSeen(c.HostID); ok && seen.ReceivedAt.After(e.LastAt) {
-			if p := e.Previous; p != nil && p.State != hub.OK && !c.LastAt.After(p.LastAt) {
-				continue // it spoke again; which report was the first is known when ClickHouse has it
-			}
-			e.Last, e.LastAt = seen.Position, seen.ReceivedAt
-		}
-		list = append(list, e)
-	}
-	return list
-}
-
-// addFirstReports looks up, for hosts that spoke again, which report ended the
-// silence: the newest one may have come later.
-func (s *Switch) addFirstReports(ctx context.Context, evidence []Evidence) error {
-	after := map[string]time.Time{}
-	for _, e := range evidence {
-		if p := e.Previous; p != nil && p.State != hub.OK && e.LastAt.After(p.LastAt) {
-			after[e.HostID] = p.LastAt
-		}
-	}
-	if len(after) == 0 {
-		return nil
-	}
-	first, err := s.o.Store.FirstReports(ctx, after)
+	log, err := s.o.Eyes.Log(t)
 	if err != nil {
 		return err
 	}
-	for i := range evidence {
-		evidence[i].FirstAfter = first[evidence[i].HostID]
+	if err := s.o.Backlog.Visible(t.Add(-watermark)); err != nil {
+		return err
 	}
+	if err := s.load(ctx, fleet, t); err != nil {
+		return fmt.Errorf("the query for recorded states failed: %w", err)
+	}
+	if s.fleet != fleet {
+		s.fleet, s.survey = fleet, s.look(fleet)
+	}
+	rule := NewRule(t, log, s.o.Timing)
+	evidence, err := s.gather(ctx, rule)
+	if err != nil {
+		return err
+	}
+	out := s.decide(rule, evidence)
+	// Whatever stopped the process meanwhile, or the clock, is known by now.
+	if again, err := s.o.Eyes.Log(t); err != nil || again != log {
+		return errors.Join(errMoved, err)
+	}
+	return s.record(ctx, out)
+}
+
+// load fills the memory with what earlier runs decided, once.
+func (s *Switch) load(ctx context.Context, fleet *hub.Fleet, t time.Time) error {
+	if s.loaded {
+		return nil
+	}
+	err := s.o.Store.States(ctx, nil, func(state hub.HostState) {
+		if h, ok := fleet.Host(state.HostID); ok {
+			state.HostID = h.ID // one text for both
+		}
+		s.memory.put(state)
+	}, s.badRow)
+	s.loaded, s.caughtUp = err == nil, t.Add(-watermark)
+	s.fleet = nil
+	return err
+}
+
+func (s *Switch) badRow(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Failed++
+	s.o.Logger.Error("a row of the switch cannot be read; its host is judged without it", "error", err)
+}
+
+// decide judges until no report has come in meanwhile: one that did wins, and
+// its host is left to the next evaluation.
+func (s *Switch) decide(rule *Rule, evidence []Evidence) Outcome {
+	for {
+		out := Decide(Input{Rule: rule, Evidence: evidence, Known: s.knowledge, Hold: s.durable.Hold})
+		silent := map[string]bool{}
+		for _, d := range out.Hosts {
+			if s := d.State; s.Lifecycle == hub.Active && s.State != hub.OK && s.State != hub.NeverSeen {
+				silent[d.State.HostID] = true
+			}
+		}
+		before := len(evidence)
+		evidence = slices.DeleteFunc(slices.Clone(evidence), func(e Evidence) bool {
+			seen, ok := s.o.LastSeen(e.HostID)
+			return ok && silent[e.HostID] && e.older(seen)
+		})
+		if len(evidence) == before {
+			return out
+		}
+	}
+}
+
+// record writes the outcome to the spool, each host's state and events in one
+// record, and remembers what is durable.
+func (s *Switch) record(ctx context.Context, out Outcome) error {
+	for host, err := range out.Failed {
+		s.badRow(fmt.Errorf("host %q: %w", host, err))
+	}
+	first := hub.Decision{Events: out.Mass}
+	for part := range slices.Chunk(out.Hosts, hostsPerRecord) {
+		d := first
+		first = hub.Decision{}
+		for _, h := range part {
+			d.States = append(d.States, h.State)
+			d.Events = append(d.Events, h.Events...)
+		}
+		if err := s.append(ctx, d); err != nil {
+			return err
+		}
+		for i := range part {
+			s.memory.put(part[i].State)
+		}
+	}
+	if len(first.Events) > 0 {
+		if err := s.append(ctx, first); err != nil {
+			return err
+		}
+	}
+	if out.Hold != s.durable.Hold {
+		s.durable.Hold = out.Hold
+		s.keep()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.KeptBack = out.Held
 	return nil
 }
 
-// record writes the outcomes to the spool, each host's state and events in one
-// record, and remembers what is durable.
-func (s *Switch) record(ctx context.Context, outcomes []outcome) error {
-	for part := range slices.Chunk(outcomes, hostsPerRecord) {
-		var d hub.Decision
-		for _, o := range part {
-			d.States = append(d.States, o.state)
-			d.Events = append(d.Events, o.events...)
-		}
-		body, err := wire.EncodeDecision(d)
-		if err != nil {
-			return err
-		}
-		if _, err := s.o.Journal.Append(ctx, spool.Record{Kind: hub.KindDecision, Body: body}); err != nil {
-			return fmt.Errorf("the decision could not be made durable: %w", err)
-		}
-		for i := range part {
-			s.decided[part[i].state.HostID] = &part[i].state
-		}
-		s.announce(d.Events)
+// append makes a decision durable, and then tells of it.
+func (s *Switch) append(ctx context.Context, d hub.Decision) error {
+	body, err := wire.EncodeDecision(d)
+	if err != nil {
+		return err
 	}
+	if _, err := s.o.Journal.Append(ctx, spool.Record{Kind: hub.KindDecision, Body: body}); err != nil {
+		return fmt.Errorf("the decision could not be made durable: %w", err)
+	}
+	s.announce(d.Events)
 	return nil
 }
 
@@ -258,26 +322,76 @@ func (s *Switch) announce(events []hub.Event) {
 	}
 }
 
+// held notes why the evaluation was held back. When that has gone on for a
+// while, the operators are told, by a way on which there is no ClickHouse.
 func (s *Switch) held(ctx context.Context, t time.Time, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.status.Held++
-	if s.status.HeldBy == "" && ctx.Err() == nil {
+	if ctx.Err() != nil {
+		return // the hub stops
+	}
+	if s.durable.HeldSince.IsZero() || s.durable.HeldSince.After(t) {
+		s.durable.HeldSince, s.durable.HeldTold = t, false
+		s.keep()
 		s.o.Logger.Warn("the switch is held back", "reason", err)
 	}
-	if s.status.HeldBy == "" {
-		s.status.HeldSince = t
+	since := s.durable.HeldSince
+	s.mu.Lock()
+	s.status.Held++
+	s.status.HeldBy, s.status.HeldSince = err.Error(), since
+	s.mu.Unlock()
+	if s.durable.HeldTold || t.Sub(since) < s.o.Timing.Hold {
+		return
 	}
-	s.status.HeldBy = err.Error()
+	event := hub.Event{ID: hub.FleetEventID(hub.HubSwitchHeld, stamp(since)), Type: hub.HubSwitchHeld, At: since.Add(s.o.Timing.Hold),
+		DetectedAt: t, Source: "switch", Reason: fmt.Sprintf("held_back: since=%s by=%q", stamp(since), err)}
+	s.o.Logger.Error("the switch has been held back for long: silence is not noticed", "since", since, "reason", err)
+	if s.append(ctx, hub.Decision{Events: []hub.Event{event}}) == nil {
+		s.durable.HeldTold = true
+		s.keep()
+	}
 }
 
 func (s *Switch) judged(t time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.status.HeldBy != "" {
-		s.o.Logger.Info("the switch judges again", "held_since", s.status.HeldSince)
+	if !s.durable.HeldSince.IsZero() {
+		s.o.Logger.Info("the switch judges again", "held_since", s.durable.HeldSince)
+		s.durable.HeldSince, s.durable.HeldTold = time.Time{}, false
+		s.keep()
 	}
+	s.mu.Lock()
 	s.status.HeldBy, s.status.HeldSince = "", time.Time{}
 	s.status.LastJudged = t
 	s.status.Evaluated++
+	s.mu.Unlock()
+	if s.o.Judged != nil {
+		s.o.Judged(t)
+	}
+}
+
+// recall reads what an earlier run kept. Without it a hold may last longer, and
+// the operators may be told of it twice.
+func (s *Switch) recall() {
+	if s.recalled || s.o.Memory == nil {
+		return
+	}
+	s.recalled = true
+	data, err := s.o.Memory.ReadState(durableState)
+	if err == nil {
+		err = json.Unmarshal(data, &s.durable)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.o.Logger.Warn("what the switch told the operators is forgotten, and may be told again", "error", err)
+		s.durable = durable{}
+	}
+}
+
+func (s *Switch) keep() {
+	if s.o.Memory == nil {
+		return
+	}
+	data, err := json.Marshal(s.durable)
+	if err == nil {
+		err = s.o.Memory.WriteState(durableState, data)
+	}
+	if err != nil {
+		s.o.Logger.Warn("what the switch told the operators could not be written down", "error", err)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	"felhom.eu/hub/internal/blind"
 	"felhom.eu/hub/internal/clickhouse"
 	"felhom.eu/hub/internal/deadman"
 	"felhom.eu/hub/internal/engine/enginetest"
@@ -98,10 +99,20 @@ func (w *world) restart() {
 	w.sw = deadman.New(deadman.Options{
 		Store: w.db, Backlog: shipped{}, Journal: w.sp, Base: base, Logger: quiet,
 		Fleet:    func() *hub.Fleet { return w.fleet },
-		Ready:    func() (time.Time, bool) { return w.ready, true },
+		Eyes:     awake(w.ready),
 		LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok },
 	})
 }
+
+// awake is a hub that could accept reports from that instant on. Its tests leave
+// the Timing out: it keeps no grace.
+func awake(ready time.Time) deadman.Eyes {
+	return eyes{blind.New(blind.Interval{From: time.UnixMilli(0), To: ready, Cause: blind.ProcessDown})}
+}
+
+type eyes struct{ log *blind.Log }
+
+func (e eyes) Log(time.Time) (*blind.Log, error) { return e.log, nil }
 
 // shipped is a backlog that is empty: tests wait for the real one themselves,
 // whose times are not the test's.
@@ -279,19 +290,32 @@ func TestReturnThatClickHouseDoesNotHaveYet(t *testing.T) {
 
 // broken fails where it is told to.
 type broken struct {
-	deadman.Store
-	candidates, first, backlog, journal error
-	list                                []clickhouse.Silence
-	appends                             int
+	candidates, states, decided, first, backlog, eyes, journal error
+
+	answer  clickhouse.Answer
+	state   hub.HostState
+	appends int
+	log     *blind.Log
 }
 
-func (b *broken) Candidates(context.Context, time.Time, time.Time) ([]clickhouse.Silence, error) {
-	return b.list, b.candidates
+func (b *broken) Candidates(context.Context, clickhouse.Question) (clickhouse.Answer, error) {
+	return b.answer, b.candidates
+}
+
+func (b *broken) States(_ context.Context, _ []string, f func(hub.HostState), _ func(error)) error {
+	f(b.state)
+	return b.states
+}
+
+func (b *broken) DecidedSince(context.Context, time.Time) (map[string]time.Time, error) {
+	return nil, b.decided
 }
 
 func (b *broken) FirstReports(context.Context, map[string]time.Time) (map[string]time.Time, error) {
 	return nil, b.first
 }
+
+func (b *broken) Log(time.Time) (*blind.Log, error) { return b.log, b.eyes }
 
 func (b *broken) Visible(time.Time) error { return b.backlog }
 
@@ -301,33 +325,39 @@ func (b *broken) Append(context.Context, ...spool.Record) ([]hub.Receipt, error)
 }
 
 // An error, a backlog, a missing fleet: no verdict, and the next tick judges.
-func TestHeldBack(t *testing.T) {
+func TestP10_ErrorsAreNotAbsence(t *testing.T) {
 	fleet, err := hub.NewFleet(hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}}, Hosts: []*hub.Host{active("acme-1")}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	boom := errors.New("boom")
-	silent := clickhouse.Silence{HostID: "acme-1", Last: hub.Position{Seq: 2}, LastAt: epoch.Add(time.Second),
-		Previous: &hub.HostState{HostID: "acme-1", State: hub.Stale, Last: hub.Position{Seq: 1}, LastAt: epoch}}
+	spoke := clickhouse.Silence{HostID: "acme-1", Last: hub.Position{Seq: 2}, LastAt: epoch.Add(time.Second)}
+	stale := hub.HostState{HostID: "acme-1", State: hub.Stale, Last: hub.Position{Seq: 1}, LastAt: epoch, DecidedAt: epoch}
 	for name, b := range map[string]*broken{
 		"query":         {candidates: boom},
+		"states":        {states: boom},
+		"decided":       {decided: boom},
 		"first reports": {first: boom},
 		"backlog":       {backlog: boom},
+		"blind":         {eyes: boom},
 		"journal":       {journal: boom},
 		"no fleet":      {},
-		"not ready":     {},
+		"empty answer":  {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b.list = []clickhouse.Silence{silent}
+			whole := clickhouse.Answer{Reported: 1, Silences: []clickhouse.Silence{spoke}}
+			if b.state = stale; name != "empty answer" {
+				b.answer = whole
+			}
 			held := true
-			sw := deadman.New(deadman.Options{Store: b, Backlog: b, Journal: b, Base: base, Logger: quiet,
+			sw := deadman.New(deadman.Options{Store: b, Backlog: b, Journal: b, Eyes: b, Base: base, Logger: quiet,
+				Timing: deadman.TimingFor(base.StaleAfter, 0),
 				Fleet: func() *hub.Fleet {
 					if held && name == "no fleet" {
 						return nil
 					}
 					return fleet
 				},
-				Ready:    func() (time.Time, bool) { return epoch, !held || name != "not ready" },
 				LastSeen: func(string) (hub.Receipt, bool) { return hub.Receipt{}, false },
 			})
 			if err := sw.Tick(t.Context(), at(time.Minute)); err == nil {
@@ -336,7 +366,7 @@ func TestHeldBack(t *testing.T) {
 			if st := sw.Status(); st.HeldBy == "" || st.Held != 1 || len(st.Events) != 0 || !st.HeldSince.Equal(at(time.Minute)) {
 				t.Errorf("status: %+v", st)
 			}
-			held, b.candidates, b.first, b.backlog, b.journal = false, nil, nil, nil, nil
+			held, *b = false, broken{answer: whole, state: stale}
 			if err := sw.Tick(t.Context(), at(2*time.Minute)); err != nil {
 				t.Fatal(err)
 			}

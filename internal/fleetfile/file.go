@@ -87,6 +87,9 @@ func (r *reader) readHost() {
 		Lifecycle: lifecycle(f.Spec.State), Monitor: r.thresholds(f.Spec.Monitor),
 		Desired: f.Spec.Desired, DRRecord: f.Spec.DRRecord, File: r.name, Blob: r.blob,
 	}
+	if f.Spec.EnrollBy != nil {
+		h.EnrollBy = f.Spec.EnrollBy.UTC().Truncate(time.Millisecond)
+	}
 	h.Keys = r.readKeys(hub.HostOwner(id), f.Spec.Keys, h.Lifecycle != hub.Retired)
 	r.host = h
 }

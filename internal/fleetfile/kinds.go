@@ -51,6 +51,7 @@ type HostSpec struct {
 	DisplayName string        `yaml:"displayName,omitempty" doc:"The name people read."`
 	State       string        `yaml:"state,omitempty" oneof:"active|paused|retired" doc:"active (the default); paused: reports are taken, nobody is alarmed; retired: the host's keys are unknown."`
 	Retired     *Retirement   `yaml:"retired,omitempty" doc:"Why a retired host was let go; written by hub fleet retire."`
+	EnrollBy    *time.Time    `yaml:"enrollBy,omitempty" doc:"When the first report is due: if none has come by then, host_never_reported is raised. Left out: never."`
 	Monitor     *Monitor      `yaml:"monitor,omitempty" doc:"Lengths of silence; what is left out is as on the customer, the fleet, the hub."`
 	Keys        []Key         `yaml:"keys" doc:"The agent's keys. Two may overlap, so that one can be replaced without a gap."`
 	Desired     yamlfile.JSON `yaml:"desired,omitempty" doc:"Inert: read, checked and mirrored for analysts, never sent to an agent."`

@@ -205,6 +205,34 @@ func TestLoadWithoutIdentity(t *testing.T) {
 	}
 }
 
+func TestEnrollBy(t *testing.T) {
+	c := newCast(t)
+	fsys := c.folder(t, txtar.Parse([]byte(`
+-- fleet.yaml --
+apiVersion: hub.felhom.eu/v1
+kind: Fleet
+metadata: {name: felhom}
+spec: {}
+-- customers/acme/customer.yaml --
+apiVersion: hub.felhom.eu/v1
+kind: Customer
+metadata: {name: acme}
+spec: {}
+-- customers/acme/hosts/acme-1.yaml --
+apiVersion: hub.felhom.eu/v1
+kind: Host
+metadata: {name: acme-1, customer: acme}
+spec: {enrollBy: 2026-06-08T09:00:00+02:00}
+`)))
+	fleet, problems, err := Load(fsys, nil, Options{})
+	if err != nil || fleet == nil {
+		t.Fatal(problems, err)
+	}
+	if h, _ := fleet.Host("acme-1"); !h.EnrollBy.Equal(time.Date(2026, 6, 8, 7, 0, 0, 0, time.UTC)) {
+		t.Errorf("EnrollBy is %s", h.EnrollBy)
+	}
+}
+
 func TestThresholdsBelowTheHubs(t *testing.T) {
 	c := newCast(t)
 	archive := txtar.Parse([]byte(`

@@ -10,12 +10,13 @@ import (
 // State is what the switch says of a host.
 type State string
 
-// The states. Readers see "never_seen" too, for a host without any report: no
-// state is kept of it.
+// The states. Readers see NeverSeen for every host without any report; it is
+// kept only of one of which HostNeverReported was raised.
 const (
-	OK    State = "ok"
-	Stale State = "stale"
-	Down  State = "down"
+	NeverSeen State = "never_seen"
+	OK        State = "ok"
+	Stale     State = "stale"
+	Down      State = "down"
 )
 
 // EventType is the kind of an event.
@@ -23,10 +24,19 @@ type EventType string
 
 // The switch's events.
 const (
-	HostStale     EventType = "host_stale"
-	HostDown      EventType = "host_down"
-	HostRecovered EventType = "host_recovered"
+	HostStale         EventType = "host_stale"
+	HostDown          EventType = "host_down"
+	HostRecovered     EventType = "host_recovered"
+	HostNeverReported EventType = "host_never_reported" // nothing came until the host's enrollBy
+	HostFlapping      EventType = "host_flapping"       // falls silent so often that single silences are no longer told
+	MassSilence       EventType = "mass_silence"        // many hosts at once; with an empty CustomerID: suspected of the hub itself
+	HubSwitchHeld     EventType = "hub_switch_held"     // the operators': evaluations have been held back for a while
 )
+
+// SwitchEvents lists them.
+func SwitchEvents() []EventType {
+	return []EventType{HostStale, HostDown, HostRecovered, HostNeverReported, HostFlapping, MassSilence, HubSwitchHeld}
+}
 
 // The fleet's events: they are the operators', so their CustomerID is empty.
 const (
@@ -40,9 +50,9 @@ const (
 // Severity returns "info", "warning" or "critical".
 func (t EventType) Severity() string {
 	switch t {
-	case HostDown:
+	case HostDown, MassSilence:
 		return "critical"
-	case HostStale, FleetRejected, FleetRewound, FleetHeld, FleetFrozen, HostFileRejected:
+	case HostStale, HostNeverReported, HostFlapping, HubSwitchHeld, FleetRejected, FleetRewound, FleetHeld, FleetFrozen, HostFileRejected:
 		return "warning"
 	default:
 		return "info"
@@ -59,7 +69,10 @@ type Event struct {
 	DetectedAt     time.Time // the slot time T that found it
 	SilenceSeconds float64   // At − last report
 	Reason         string
-	Source         string // "switch" or "fleet"
+	Source         string   // "switch" or "fleet"
+	FoldedInto     string   // ID of the MassSilence that this one is part of; empty: none
+	SuppressedBy   string   // why nobody is told of it, as "retired"; empty: it is told
+	Hosts          []string // of a MassSilence: those that it folds
 }
 
 // EventID returns the first 32 hex digits of the SHA-256 of
@@ -82,14 +95,25 @@ func FleetEventID(t EventType, subject string) string {
 
 // HostState is the switch's memory of one host.
 type HostState struct {
-	HostID    string
-	State     State
-	Since     time.Time // when the condition of State first held
-	Last      Position  // the last report before the silence, or the newest seen when ok
-	LastAt    time.Time // received_at of that report
-	Silent    bool      // the state was found, not reached: its alarm was never raised
-	DecidedAt time.Time // the slot time T of the decision; later than that of the host's last one
+	HostID     string
+	CustomerID string // at the decision; empty where an older hub decided
+	State      State
+	Since      time.Time // when the condition of State first held
+	Last       Position  // the last report before the silence, or the newest seen when ok
+	LastAt     time.Time // received_at of that report
+	Silent     bool      // nobody was told of this silence, so nobody is told that it ended
+	DecidedAt  time.Time // the slot time T of the decision; later than that of the host's last one
+
+	Lifecycle   Lifecycle // what the switch made of the host: it watches active ones; empty where an older hub decided: Active
+	WatchedFrom time.Time // when it was unpaused or returned; zero: always watched, or it reported since
+	Fold        string    // ID of the MassSilence that tells of this silence; empty: none
+
+	Silences [FlapMemory]time.Time // beginnings of the newest silences, oldest first; zero ones come before
+	Flapping Position              // last report before the silence at which HostFlapping was raised; zero: it does not flap
 }
+
+// FlapMemory is how many silences of a host are remembered: as many as make it flap.
+const FlapMemory = 6
 
 // Decision is what one tick decided, written to the spool as one record so that
 // a state and its event are durable together or not at all.

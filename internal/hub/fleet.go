@@ -42,6 +42,7 @@ type Host struct {
 	Labels      map[string]string
 	Lifecycle   Lifecycle
 	Monitor     Thresholds // as written on the host; see Fleet.Thresholds
+	EnrollBy    time.Time  // when its first report is due; zero: never
 	Keys        []Key
 	Desired     []byte // inert JSON; no code path leads from here to an agent
 	DRRecord    []byte // inert JSON

@@ -61,6 +61,7 @@ const (
 	KindHostReport RecordKind = 1 // body: a report as the agent sent it, decompressed
 	KindDecision   RecordKind = 2 // body: wire's encoding of a Decision
 	KindNotice     RecordKind = 3 // body: wire's encoding of a Notice
+	KindBlind      RecordKind = 4 // body: wire's encoding of an interval of blind time
 )
 
 // Report is a host report, decoded. Pointers are nil where the report gave no

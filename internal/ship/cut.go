@@ -8,6 +8,7 @@ import (
 	"sort"
 	"time"
 
+	"felhom.eu/hub/internal/blind"
 	"felhom.eu/hub/internal/clickhouse"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/spool"
@@ -251,6 +252,11 @@ func decode(e spool.Entry) entry {
 		var n hub.Notice
 		if n, err = wire.DecodeNotice(e.Body); err == nil {
 			return entry{Entry: e, month: monthOf(n.Events), add: func(b *clickhouse.Batch) { b.AddNotice(e.Receipt, n) }}
+		}
+	case hub.KindBlind:
+		var i blind.Interval
+		if i, err = wire.DecodeBlind(e.Body); err == nil {
+			return entry{Entry: e, add: func(b *clickhouse.Batch) { b.AddBlind(e.Receipt, i) }}
 		}
 	default:
 		err = fmt.Errorf("this hub knows no records of kind %d", e.Kind)

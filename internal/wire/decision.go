@@ -10,18 +10,19 @@ import (
 )
 
 // decisionVersion is the version of the encoding. It is on disk: a change of
-// meaning takes a new number, and the old one stays readable.
-const decisionVersion = 1
+// meaning takes a new number, and the old ones stay readable. Version 1 had the
+// first eight fields of a state.
+const decisionVersion = 2
 
-type decisionV1 struct {
+type decisionV2 struct {
 	Version int           `json:"v"`
-	States  []hostStateV1 `json:"states"`
+	States  []hostStateV2 `json:"states"`
 	Events  []eventV1     `json:"events"`
 }
 
 // Times are Unix milliseconds, so that they survive exactly.
 
-type hostStateV1 struct {
+type hostStateV2 struct {
 	HostID    string    `json:"host_id"`
 	State     hub.State `json:"state"`
 	Since     int64     `json:"since"`
@@ -30,6 +31,14 @@ type hostStateV1 struct {
 	LastAt    int64     `json:"last_at"`
 	Silent    bool      `json:"silent,omitzero"`
 	DecidedAt int64     `json:"decided_at"`
+
+	CustomerID  string        `json:"customer_id,omitzero"`
+	Lifecycle   hub.Lifecycle `json:"lifecycle,omitzero"`
+	WatchedFrom *int64        `json:"watched_from,omitzero"`
+	Fold        string        `json:"fold,omitzero"`
+	Silences    []int64       `json:"silences,omitempty"` // without the zero ones
+	FlapID      string        `json:"flap_spool_id,omitzero"`
+	FlapSeq     uint64        `json:"flap_spool_seq,omitzero"`
 }
 
 type eventV1 struct {
@@ -42,23 +51,22 @@ type eventV1 struct {
 	SilenceSeconds float64       `json:"silence_seconds"`
 	Reason         string        `json:"reason"`
 	Source         string        `json:"source"`
+	FoldedInto     string        `json:"folded_into,omitzero"`
+	SuppressedBy   string        `json:"suppressed_by,omitzero"`
+	Hosts          []string      `json:"hosts,omitempty"`
 }
 
 // EncodeDecision returns the body of a spool record of kind KindDecision.
 // Times keep their millisecond and lose what is finer. It fails on a text that
 // is not UTF-8 or a silence that is no number.
 func EncodeDecision(d hub.Decision) ([]byte, error) {
-	out := decisionV1{
+	out := decisionV2{
 		Version: decisionVersion,
-		States:  make([]hostStateV1, len(d.States)),
+		States:  make([]hostStateV2, len(d.States)),
 		Events:  encodeEvents(d.Events),
 	}
 	for i, s := range d.States {
-		out.States[i] = hostStateV1{
-			HostID: s.HostID, State: s.State, Since: s.Since.UnixMilli(),
-			SpoolID: s.Last.SpoolID.String(), SpoolSeq: s.Last.Seq, LastAt: s.LastAt.UnixMilli(),
-			Silent: s.Silent, DecidedAt: s.DecidedAt.UnixMilli(),
-		}
+		out.States[i] = encodeHostState(s)
 	}
 	body, err := json.Marshal(out)
 	if err != nil {
@@ -70,12 +78,12 @@ func EncodeDecision(d hub.Decision) ([]byte, error) {
 // DecodeDecision reads what EncodeDecision wrote; times are UTC. It refuses
 // another version, an unknown field or state, and anything that is not whole.
 func DecodeDecision(body []byte) (hub.Decision, error) {
-	var in decisionV1
+	var in decisionV2
 	if err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true)); err != nil {
 		return hub.Decision{}, fmt.Errorf("decode decision: %w", err)
 	}
-	if in.Version != decisionVersion {
-		return hub.Decision{}, fmt.Errorf("decode decision: version %d is not %d: a newer hub wrote it", in.Version, decisionVersion)
+	if in.Version < 1 || in.Version > decisionVersion {
+		return hub.Decision{}, fmt.Errorf("decode decision: version %d is not 1 to %d: a newer hub wrote it", in.Version, decisionVersion)
 	}
 	var d hub.Decision
 	for _, s := range in.States {
@@ -86,8 +94,8 @@ func DecodeDecision(body []byte) (hub.Decision, error) {
 		d.States = append(d.States, state)
 	}
 	for _, e := range in.Events {
-		if e.ID == "" || e.Type == "" || !hub.ValidHostID(e.HostID) {
-			return hub.Decision{}, fmt.Errorf("decode decision: event %q of host %q lacks its id, type or host", e.ID, e.HostID)
+		if err := e.checkNoticed(); err != nil {
+			return hub.Decision{}, fmt.Errorf("decode decision: event %q: %w", e.ID, err)
 		}
 		d.Events = append(d.Events, e.event())
 	}
@@ -101,7 +109,30 @@ func encodeEvents(events []hub.Event) []eventV1 {
 			ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID,
 			At: e.At.UnixMilli(), DetectedAt: e.DetectedAt.UnixMilli(),
 			SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
+			FoldedInto: e.FoldedInto, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts,
 		}
+	}
+	return out
+}
+
+func encodeHostState(s hub.HostState) hostStateV2 {
+	out := hostStateV2{
+		HostID: s.HostID, State: s.State, Since: s.Since.UnixMilli(),
+		SpoolID: s.Last.SpoolID.String(), SpoolSeq: s.Last.Seq, LastAt: s.LastAt.UnixMilli(),
+		Silent: s.Silent, DecidedAt: s.DecidedAt.UnixMilli(),
+		CustomerID: s.CustomerID, Lifecycle: s.Lifecycle, Fold: s.Fold,
+	}
+	if !s.WatchedFrom.IsZero() {
+		ms := s.WatchedFrom.UnixMilli()
+		out.WatchedFrom = &ms
+	}
+	for _, at := range s.Silences {
+		if !at.IsZero() {
+			out.Silences = append(out.Silences, at.UnixMilli())
+		}
+	}
+	if s.Flapping != (hub.Position{}) {
+		out.FlapID, out.FlapSeq = s.Flapping.SpoolID.String(), s.Flapping.Seq
 	}
 	return out
 }
@@ -111,27 +142,50 @@ func (e eventV1) event() hub.Event {
 		ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID,
 		At: instant(e.At), DetectedAt: instant(e.DetectedAt),
 		SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
+		FoldedInto: e.FoldedInto, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts,
 	}
 }
 
-func (s hostStateV1) hostState() (hub.HostState, error) {
+func (s hostStateV2) hostState() (hub.HostState, error) {
 	if !hub.ValidHostID(s.HostID) {
 		return hub.HostState{}, fmt.Errorf("not a host id")
 	}
 	switch s.State {
-	case hub.OK, hub.Stale, hub.Down:
+	case hub.NeverSeen, hub.OK, hub.Stale, hub.Down:
 	default:
 		return hub.HostState{}, fmt.Errorf("%q is no state", s.State)
+	}
+	switch s.Lifecycle {
+	case "", hub.Active, hub.Paused, hub.Retired:
+	default:
+		return hub.HostState{}, fmt.Errorf("%q is no lifecycle", s.Lifecycle)
 	}
 	id, err := hub.ParseSpoolID(s.SpoolID)
 	if err != nil {
 		return hub.HostState{}, err
 	}
-	return hub.HostState{
+	out := hub.HostState{
 		HostID: s.HostID, State: s.State, Since: instant(s.Since),
 		Last:   hub.Position{SpoolID: id, Seq: s.SpoolSeq},
 		LastAt: instant(s.LastAt), Silent: s.Silent, DecidedAt: instant(s.DecidedAt),
-	}, nil
+		CustomerID: s.CustomerID, Lifecycle: s.Lifecycle, Fold: s.Fold,
+	}
+	if s.WatchedFrom != nil {
+		out.WatchedFrom = instant(*s.WatchedFrom)
+	}
+	if len(s.Silences) > len(out.Silences) {
+		return hub.HostState{}, fmt.Errorf("%d silences are more than a state keeps", len(s.Silences))
+	}
+	for i, ms := range s.Silences {
+		out.Silences[len(out.Silences)-len(s.Silences)+i] = instant(ms)
+	}
+	if s.FlapID != "" {
+		if id, err = hub.ParseSpoolID(s.FlapID); err != nil {
+			return hub.HostState{}, err
+		}
+		out.Flapping = hub.Position{SpoolID: id, Seq: s.FlapSeq}
+	}
+	return out, nil
 }
 
 // instant undoes UnixMilli, the zero time included.

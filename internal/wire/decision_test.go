@@ -18,11 +18,18 @@ var decision = hub.Decision{
 			LastAt: received.Add(time.Millisecond), Silent: true, DecidedAt: received.Add(time.Minute),
 		},
 		{HostID: "acme-2", State: hub.OK}, // zero times stay zero
+		{
+			HostID: "acme-3", State: hub.Stale, CustomerID: "acme", Lifecycle: hub.Paused, WatchedFrom: received, Fold: "f1",
+			Silences: [hub.FlapMemory]time.Time{4: received, 5: received.Add(time.Minute)},
+			Flapping: hub.Position{SpoolID: hub.SpoolID{7}, Seq: 9},
+		},
 	},
 	Events: []hub.Event{{
 		ID: "0123456789abcdef0123456789abcdef", Type: hub.HostStale, CustomerID: "acme", HostID: "acme-5f2c9a1e",
 		At: received.Add(999 * time.Millisecond), DetectedAt: received.Add(time.Minute),
-		SilenceSeconds: 1800.001, Reason: "silent for 30m0s", Source: "switch",
+		SilenceSeconds: 1800.001, Reason: "silent for 30m0s", Source: "switch", FoldedInto: "f1", SuppressedBy: "retired",
+	}, {
+		ID: "f1", Type: hub.MassSilence, CustomerID: "acme", At: received, DetectedAt: received, Hosts: []string{"acme-3"},
 	}},
 }
 
@@ -48,10 +55,14 @@ func TestDecisionIsStrict(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range [][2]string{
-		{`"v":1`, `"v":2`},
-		{`"v":1`, `"v":1,"v":1`},
-		{`"v":1`, `"v":1,"extra":0`},
-		{`"state":"ok"`, `"state":"never_seen"`},
+		{`"v":2`, `"v":3`},
+		{`"v":2`, `"v":0`},
+		{`"v":2`, `"v":2,"v":2`},
+		{`"v":2`, `"v":2,"extra":0`},
+		{`"state":"ok"`, `"state":"gone"`},
+		{`"lifecycle":"paused"`, `"lifecycle":"lost"`},
+		{`"silences":[`, `"silences":[1,2,3,4,5,`},
+		{`"flap_spool_id":"07`, `"flap_spool_id":"x7`},
 		{`"host_id":"acme-2"`, `"host_id":""`},
 		{`"spool_id":"0102`, `"spool_id":"xx02`},
 		{`"type":"host_stale"`, `"type":""`},
@@ -71,5 +82,16 @@ func TestDecisionIsStrict(t *testing.T) {
 	}
 	if _, err := EncodeDecision(hub.Decision{Events: []hub.Event{{SilenceSeconds: math.NaN()}}}); err == nil {
 		t.Error("a silence that is no number was encoded")
+	}
+}
+
+// What the first version of the hub wrote is still in the spools of those who upgrade.
+func TestDecisionOfVersion1(t *testing.T) {
+	got, err := DecodeDecision([]byte(`{"v":1,"states":[{"host_id":"acme-1","state":"stale","since":1800000,"spool_id":"01000000000000000000000000000000",` +
+		`"spool_seq":5,"last_at":0,"silent":true,"decided_at":1860000}],"events":[]}`))
+	want := hub.Decision{States: []hub.HostState{{HostID: "acme-1", State: hub.Stale, Since: instant(1800000),
+		Last: hub.Position{SpoolID: hub.SpoolID{1}, Seq: 5}, LastAt: instant(0), Silent: true, DecidedAt: instant(1860000)}}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }

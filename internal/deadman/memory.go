@@ -1,0 +1,164 @@
+package deadman
+
+import (
+	"iter"
+	"time"
+
+	"felhom.eu/hub/internal/hub"
+)
+
+// memory is the newest state of every host that has one. It is made for a
+// million of them: what is rare stands apart, names that many share stand once.
+type memory struct {
+	index map[string]int32 // host → row
+	hosts []string
+	rows  []row
+	more  map[int32]rare
+
+	looked int // hosts of which a report was looked at
+
+	customers names[string]
+	volumes   names[hub.SpoolID]
+}
+
+// row is what every state has: 48 bytes. Times are Unix milliseconds.
+type row struct {
+	since, lastAt, decidedAt int64
+	seq                      uint64
+	volume, customer         uint32
+	state                    uint8
+	lifecycle                uint8
+	silent, restless         bool
+}
+
+// rare is what few states have.
+type rare struct {
+	watchedFrom time.Time
+	fold        string
+	silences    [hub.FlapMemory]time.Time
+	flapping    hub.Position
+}
+
+var (
+	states     = [...]hub.State{hub.NeverSeen, hub.OK, hub.Stale, hub.Down}
+	lifecycles = [...]hub.Lifecycle{"", hub.Active, hub.Paused, hub.Retired}
+)
+
+func newMemory() *memory {
+	return &memory{index: map[string]int32{}, more: map[int32]rare{}}
+}
+
+// get returns a copy of a host's state; nil: there is none.
+func (m *memory) get(host string) *hub.HostState {
+	i, ok := m.index[host]
+	if !ok {
+		return nil
+	}
+	s := m.at(i)
+	return &s
+}
+
+// reported reports whether a report of the host was ever looked at.
+func (m *memory) reported(host string) bool {
+	i, ok := m.index[host]
+	return ok && states[m.rows[i].state] != hub.NeverSeen
+}
+
+func (m *memory) at(i int32) hub.HostState {
+	r, more := m.rows[i], m.more[i]
+	return hub.HostState{
+		HostID: m.hosts[i], CustomerID: m.customers.of(r.customer), State: states[r.state], Lifecycle: lifecycles[r.lifecycle],
+		Since: moment(r.since), LastAt: moment(r.lastAt), DecidedAt: moment(r.decidedAt), Silent: r.silent,
+		Last:        hub.Position{SpoolID: m.volumes.of(r.volume), Seq: r.seq},
+		WatchedFrom: more.watchedFrom, Fold: more.fold, Silences: more.silences, Flapping: more.flapping,
+	}
+}
+
+// put keeps a state unless a newer one of the host is known, and reports whether
+// it did.
+func (m *memory) put(s hub.HostState) bool {
+	i, ok := m.index[s.HostID]
+	if !ok {
+		i = int32(len(m.rows))
+		m.index[s.HostID] = i
+		m.hosts, m.rows = append(m.hosts, s.HostID), append(m.rows, row{decidedAt: instantless})
+	}
+	if ms := milli(s.DecidedAt); ms < m.rows[i].decidedAt {
+		return false
+	}
+	if s.State != hub.NeverSeen && states[m.rows[i].state] == hub.NeverSeen { // also a row that was just made
+		m.looked++
+	}
+	m.rows[i] = row{
+		since: milli(s.Since), lastAt: milli(s.LastAt), decidedAt: milli(s.DecidedAt), seq: s.Last.Seq,
+		volume: m.volumes.number(s.Last.SpoolID), customer: m.customers.number(s.CustomerID),
+		state: place(states[:], s.State), lifecycle: place(lifecycles[:], s.Lifecycle), silent: s.Silent,
+		restless: s.State != hub.OK || s.Flapping != hub.Position{},
+	}
+	more := rare{s.WatchedFrom, s.Fold, s.Silences, s.Flapping}
+	if more == (rare{}) {
+		delete(m.more, i)
+	} else {
+		m.more[i] = more
+	}
+	return true
+}
+
+// restless yields the states of hosts that a report or the clock alone may
+// change: those that are silent or flap.
+func (m *memory) restless() iter.Seq[hub.HostState] {
+	return func(yield func(hub.HostState) bool) {
+		for i := range m.rows {
+			if m.rows[i].restless && !yield(m.at(int32(i))) {
+				return
+			}
+		}
+	}
+}
+
+// names numbers values that many rows share.
+type names[T comparable] struct {
+	list    []T
+	numbers map[T]uint32
+}
+
+func (n *names[T]) of(i uint32) T { return n.list[i] }
+
+func (n *names[T]) number(v T) uint32 {
+	if i, ok := n.numbers[v]; ok {
+		return i
+	}
+	if n.numbers == nil {
+		n.numbers = map[T]uint32{}
+	}
+	i := uint32(len(n.list))
+	n.list, n.numbers[v] = append(n.list, v), i
+	return i
+}
+
+// place returns the place of v in list; 0 where it is not in it.
+func place[T comparable](list []T, v T) uint8 {
+	for i := range list {
+		if list[i] == v {
+			return uint8(i)
+		}
+	}
+	return 0
+}
+
+// instantless stands for the zero time, which has no milliseconds of its own.
+const instantless = -1 << 62
+
+func milli(t time.Time) int64 {
+	if t.IsZero() {
+		return instantless
+	}
+	return t.UnixMilli()
+}
+
+func moment(ms int64) time.Time {
+	if ms == instantless {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}

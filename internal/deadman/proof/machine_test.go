@@ -1,0 +1,571 @@
+package proof
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"felhom.eu/hub/internal/blind"
+	"felhom.eu/hub/internal/clickhouse"
+	"felhom.eu/hub/internal/deadman"
+	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/spool"
+	"felhom.eu/hub/internal/wire"
+)
+
+// world is a hub around the real switch: its disk, its ClickHouse and its clock
+// are the test's, and so is what becomes of them. Beside it runs the model.
+type world struct {
+	t    *rapid.T
+	m    *model
+	now  int // steps since the epoch
+	last int // received_at of the newest record
+
+	// What survives a crash.
+	kept      map[string][]byte
+	seq       uint64
+	seen      map[string]hub.Receipt
+	unshipped []record
+	reports   map[string][]hub.Receipt // in ClickHouse
+	states    map[string]hub.HostState
+	events    map[string]hub.Event
+	log       map[string][]hub.EventType // of each host, each id once
+
+	hosts map[string]*hub.Host
+	fleet *hub.Fleet
+
+	// The process; nil while it does not run.
+	sight      *deadman.Sight
+	evaluators [2]*deadman.Switch
+
+	fault fault
+}
+
+type record struct {
+	at  int
+	put func()
+}
+
+// fault is what goes wrong with one evaluation.
+type fault struct {
+	query    bool
+	withheld map[string]bool
+	asleep   int    // steps for which it stands still while ClickHouse is asked: more than a gap
+	racing   string // host that reports while ClickHouse is asked
+	crash    int    // dies at this durable step; 0: does not
+	after    bool   // when the step is done, else right before it
+}
+
+type crashed struct{}
+
+var base = hub.Thresholds{StaleAfter: 30 * time.Minute, DownAfter: time.Hour}
+
+// The design's lengths, with agents that report every 5 min.
+var timing = deadman.TimingFor(base.StaleAfter, 5*time.Minute)
+
+func newWorld(t *rapid.T) *world { return worldOf(t, rapid.IntRange(1, 6).Draw(t, "hosts")) }
+
+// worldOf has n hosts: of more than four, two are of another customer and the
+// others at one site.
+func worldOf(t *rapid.T, n int) *world {
+	w := &world{t: t, now: 1000, kept: map[string][]byte{}, seen: map[string]hub.Receipt{}, reports: map[string][]hub.Receipt{},
+		states: map[string]hub.HostState{}, events: map[string]hub.Event{}, log: map[string][]hub.EventType{}, hosts: map[string]*hub.Host{},
+		m: &model{hosts: map[string]*modelHost{}, raise: map[string]int{}}}
+	for i := range n {
+		h := &hub.Host{ID: fmt.Sprintf("h%d", i), Lifecycle: hub.Active, Customer: "acme", Labels: map[string]string{}, Monitor: base}
+		if i >= 4 {
+			h.Customer = "globex"
+		} else if n > 4 {
+			h.Labels["site"] = "berlin"
+		}
+		w.hosts[h.ID] = h
+		w.m.hosts[h.ID] = &modelHost{id: h.ID, watched: -1, flap: -1, began: -1, worse: -1, seen: hub.Active}
+	}
+	w.apply()
+	w.start()
+	return w
+}
+
+// apply puts the fleet in force as it is now.
+func (w *world) apply() {
+	spec := hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}, {Name: "globex"}}}
+	for id, h := range w.hosts {
+		copied := *h
+		spec.Hosts = append(spec.Hosts, &copied)
+		m := w.m.hosts[id]
+		m.customer, m.site, m.life = h.Customer, h.Labels["site"], h.Lifecycle
+		m.stale, m.down = int(h.Monitor.StaleAfter/step), int(h.Monitor.DownAfter/step)
+	}
+	fleet, err := hub.NewFleet(spec)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.fleet = fleet
+}
+
+func (w *world) clock() time.Time { return instant(w.now) }
+
+func (w *world) start() {
+	quiet := slog.New(slog.DiscardHandler)
+	w.sight = deadman.NewSight(deadman.SightOptions{Timing: timing, Memory: w, Journal: w, Now: w.clock, Logger: quiet,
+		Refusing: func() (blind.Cause, string) { return "", "" }})
+	for i := range w.evaluators {
+		w.evaluators[i] = deadman.New(deadman.Options{Store: w, Backlog: w, Journal: w, Eyes: w.sight, Memory: w, Base: base, Timing: timing, Logger: quiet,
+			Fleet: func() *hub.Fleet { return w.fleet }, LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok }})
+	}
+	w.look()
+}
+
+// durableStep dies where the fault says so.
+func (w *world) durableStep(done func()) {
+	w.fault.crash--
+	if w.fault.crash == 0 && !w.fault.after {
+		panic(crashed{})
+	}
+	done()
+	if w.fault.crash == 0 {
+		panic(crashed{})
+	}
+}
+
+// surviving runs f, and reports false if the process died in it.
+func (w *world) surviving(f func()) (alive bool) {
+	defer func() {
+		switch p := recover(); p.(type) {
+		case nil:
+		case crashed:
+			w.sight, alive = nil, false
+		default:
+			panic(p)
+		}
+	}()
+	f()
+	return true
+}
+
+func (w *world) ReadState(name string) ([]byte, error) {
+	if data, ok := w.kept[name]; ok {
+		return data, nil
+	}
+	return nil, fs.ErrNotExist
+}
+
+func (w *world) WriteState(name string, data []byte) error {
+	w.durableStep(func() {
+		w.kept[name] = data
+		if name == "alive" && (len(w.m.looks) == 0 || w.m.looks[len(w.m.looks)-1] != w.now) {
+			w.m.look(w.now)
+		}
+	})
+	return nil
+}
+
+func (w *world) Append(_ context.Context, records ...spool.Record) ([]hub.Receipt, error) {
+	w.durableStep(func() {
+		w.last = max(w.last, w.now)
+		for _, r := range records {
+			if r.Kind != hub.KindDecision {
+				continue
+			}
+			d, err := wire.DecodeDecision(r.Body)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.unshipped = append(w.unshipped, record{w.now, func() { w.shipStates(d) }})
+			for _, e := range d.Events {
+				w.raised(e)
+			}
+		}
+	})
+	return nil, nil
+}
+
+func (w *world) shipStates(d hub.Decision) {
+	for _, s := range d.States {
+		if old, ok := w.states[s.HostID]; !ok || !s.DecidedAt.Before(old.DecidedAt) {
+			w.states[s.HostID] = s
+		}
+	}
+}
+
+// raised takes an event that is durable.
+func (w *world) raised(e hub.Event) {
+	if old, ok := w.events[e.ID]; ok {
+		if e.SuppressedBy == "" && e.HostID != "" && !old.At.Equal(e.At) && old.SuppressedBy == "" {
+			w.t.Fatalf("P19: %s of %s at %s, and at %s", e.Type, e.HostID, old.At, e.At)
+		}
+		return
+	}
+	// A report may come after the clock was set back.
+	if e.At.After(e.DetectedAt) && e.Type != hub.HostRecovered || e.Reason == "" {
+		w.t.Fatalf("not whole: %+v", e)
+	}
+	w.events[e.ID] = e
+	if e.HostID != "" {
+		w.log[e.HostID] = append(w.log[e.HostID], e.Type)
+	}
+}
+
+func (w *world) ship() {
+	for _, r := range w.unshipped {
+		r.put()
+	}
+	w.unshipped = nil
+}
+
+func (w *world) Visible(t time.Time) error {
+	for _, r := range w.unshipped {
+		if !instant(r.at).After(t) {
+			return errors.New("behind")
+		}
+	}
+	return nil
+}
+
+func (w *world) Candidates(_ context.Context, q clickhouse.Question) (a clickhouse.Answer, err error) {
+	if w.fault.query {
+		return a, errors.New("query")
+	}
+	for id, reports := range w.reports {
+		if w.fault.withheld[id] {
+			continue
+		}
+		a.Reported++
+		last := slices.MaxFunc(reports, func(x, y hub.Receipt) int {
+			return cmp.Or(x.ReceivedAt.Compare(y.ReceivedAt), cmp.Compare(x.Seq, y.Seq))
+		})
+		if q.All || !last.ReceivedAt.After(q.Cut) || slices.Contains(q.Hosts, id) {
+			a.Silences = append(a.Silences, clickhouse.Silence{HostID: id, Last: last.Position, LastAt: last.ReceivedAt})
+		}
+	}
+	w.now += w.fault.asleep
+	if w.fault.racing != "" {
+		w.report(w.fault.racing)
+	}
+	return a, nil
+}
+
+func (w *world) DecidedSince(_ context.Context, t time.Time) (map[string]time.Time, error) {
+	decided := map[string]time.Time{}
+	for id, s := range w.states {
+		if s.DecidedAt.After(t) {
+			decided[id] = s.DecidedAt
+		}
+	}
+	return decided, nil
+}
+
+func (w *world) States(_ context.Context, hosts []string, f func(hub.HostState), _ func(error)) error {
+	for id, s := range w.states {
+		if hosts == nil || slices.Contains(hosts, id) {
+			f(s)
+		}
+	}
+	return nil
+}
+
+func (w *world) FirstReports(_ context.Context, after map[string]time.Time) (map[string]time.Time, error) {
+	first := map[string]time.Time{}
+	for id, t := range after {
+		for _, r := range w.reports[id] {
+			if r.ReceivedAt.After(t) && (first[id].IsZero() || r.ReceivedAt.Before(first[id])) {
+				first[id] = r.ReceivedAt
+			}
+		}
+	}
+	return first, nil
+}
+
+func (w *world) look() {
+	if w.sight != nil {
+		w.surviving(w.sight.Look)
+	}
+}
+
+// report is accepted if the hub runs.
+func (w *world) report(id string) {
+	if w.sight == nil || w.hosts[id].Lifecycle == hub.Retired {
+		return
+	}
+	w.last = max(w.last, w.now) // received_at never goes back
+	w.seq++
+	r := hub.Receipt{Position: hub.Position{SpoolID: hub.SpoolID{1}, Seq: w.seq}, ReceivedAt: instant(w.last)}
+	w.seen[id] = r
+	w.unshipped = append(w.unshipped, record{w.now, func() { w.reports[id] = append(w.reports[id], r) }})
+	m := w.m.hosts[id]
+	m.reports, m.positions = append(m.reports, w.last), append(m.positions, r.Position)
+}
+
+// tick has an evaluator judge, and the model if it may.
+func (w *world) tick(which int, f fault, lag bool) {
+	if w.sight == nil {
+		return
+	}
+	if !lag || w.Visible(w.clock().Add(-5*time.Second)) == nil {
+		w.ship()
+	}
+	withheld := map[string]bool{}
+	for id := range f.withheld {
+		withheld[id] = true
+	}
+	// That a host spoke is known from a report that ClickHouse has.
+	if m := w.m.hosts[f.racing]; m != nil && (len(m.reports) == 0 || m.state != "" && m.state != hub.OK && m.episode == len(m.reports)-1) {
+		withheld[f.racing] = true
+	}
+	var held error
+	before := len(w.unshipped)
+	w.fault = f
+	alive := w.surviving(func() { held = w.evaluators[which].Tick(context.Background(), w.clock()) })
+	w.fault = fault{}
+	decided := slices.ContainsFunc(w.unshipped[before:], func(record) bool { return true })
+	switch mayJudge := !f.query && f.asleep == 0 && w.plausible(f) && (!lag || before == 0); {
+	case alive && (held == nil) != mayJudge:
+		w.t.Fatalf("held back by %v, and may judge: %v", held, mayJudge)
+	case mayJudge && (alive || decided):
+		w.m.tick(w.now, withheld)
+	}
+	w.compare()
+}
+
+func (w *world) plausible(f fault) bool {
+	known, told := 0, 0
+	for id, h := range w.hosts {
+		m := w.m.hosts[id]
+		if m.state != "" || h.Lifecycle == hub.Active && len(m.reports) > 0 && m.reports[0] < w.now {
+			known++
+		}
+		if len(m.reports) > 0 && !f.withheld[id] {
+			told++
+		}
+	}
+	missing := known - told
+	return missing <= 0 || told > 0 && (missing < 3 || missing*5 <= known)
+}
+
+// compare holds the durable events against the model's.
+func (w *world) compare() {
+	for id, e := range w.events {
+		if e.Type == hub.HubSwitchHeld || e.Type == hub.MassSilence && e.CustomerID == "" {
+			continue
+		}
+		at, ok := w.m.raise[id]
+		if !ok {
+			w.t.Fatalf("raised and should not be: %+v\nat step %d\n%s", e, w.now, w.describe())
+		}
+		if at >= 0 && !e.At.Equal(instant(at)) {
+			w.t.Fatalf("%s of %s at %s, the model says %s", e.Type, e.HostID, e.At.Sub(epoch), instant(at).Sub(epoch))
+		}
+	}
+	for id, at := range w.m.raise {
+		if _, ok := w.events[id]; !ok {
+			w.t.Fatalf("not raised: %s that held at step %d; it is step %d\n%s", w.name(id), at, w.now, w.describe())
+		}
+	}
+	for id, log := range w.log {
+		if err := grammar(log); err != nil {
+			w.t.Fatalf("P2: %s: %v in %v", id, err, log)
+		}
+	}
+}
+
+func (w *world) name(eventID string) string {
+	for _, h := range w.m.hosts {
+		for i, p := range h.positions {
+			for _, t := range hub.SwitchEvents() {
+				if hub.EventID(t, h.id, p) == eventID {
+					return fmt.Sprintf("%s of %s after its report %d at step %d", t, h.id, i, h.reports[i])
+				}
+			}
+		}
+	}
+	return "mass silence " + eventID
+}
+
+func (w *world) describe() string {
+	var b strings.Builder
+	for _, id := range w.m.order() {
+		m, s := w.m.hosts[id], w.states[id]
+		fmt.Fprintf(&b, "%s %s/%s: %s, reports at %d; model %s (took for %s) since %d silent %v watched %d fell %d flap %d; recorded %s (took for %s) since %d silent %v decided %d flaps %v\n",
+			id, m.customer, m.site, m.life, m.reports, m.state, m.seen, m.since, m.silent, m.watched, m.fell, m.flap,
+			s.State, s.Lifecycle, s.Since.Sub(epoch)/step, s.Silent, s.DecidedAt.Sub(epoch)/step, s.Flapping != hub.Position{})
+	}
+	return b.String()
+}
+
+// grammar checks ((stale down? | down | flapping down?) recovered)*, cut off anywhere.
+func grammar(log []hub.EventType) error {
+	before := hub.HostRecovered
+	for _, t := range log {
+		allowed := map[hub.EventType][]hub.EventType{
+			hub.HostRecovered: {hub.HostStale, hub.HostDown, hub.HostFlapping},
+			hub.HostStale:     {hub.HostDown, hub.HostRecovered},
+			hub.HostFlapping:  {hub.HostDown, hub.HostRecovered},
+			hub.HostDown:      {hub.HostRecovered},
+		}[before]
+		if !slices.Contains(allowed, t) {
+			return fmt.Errorf("%s after %s", t, before)
+		}
+		before = t
+	}
+	return nil
+}
+
+// lives passes time: the hub looks each step and judges each minute, and some
+// hosts report.
+func (w *world) lives(steps, every int, talking []string) {
+	for i := range steps {
+		w.now++
+		w.look()
+		if i%every == 0 {
+			for _, id := range talking {
+				w.report(id)
+			}
+		}
+		if i%4 == 0 {
+			w.tick(0, fault{}, false)
+		}
+	}
+}
+
+// trace draws what happens, and makes it happen.
+func trace(t *rapid.T) {
+	w := newWorld(t)
+	ids := w.m.order()
+	some := func(name string) []string {
+		return slices.DeleteFunc(slices.Clone(ids), func(string) bool { return !rapid.Bool().Draw(t, name) })
+	}
+	host := func() string { return rapid.SampledFrom(ids).Draw(t, "host") }
+	length := func() int {
+		return rapid.SampledFrom([]int{1, 3, 4, 20, 21, 39, 40, 41, 79, 80, 119, 120, 121, 200, 239, 240, 300}).Draw(t, "steps")
+	}
+	w.lives(rapid.IntRange(1, 20).Draw(t, "beginning"), 20, ids)
+	for range rapid.IntRange(1, 25).Draw(t, "actions") {
+		action := rapid.SampledFrom([]string{
+			"live", "live", "live", "live", "flap", "report", "duplicate", "tick", "missed ticks", "query error", "lag",
+			"partial", "race", "asleep in a query", "crash", "crash in a look", "restart", "outage", "suspend", "clock back", "fleet", "fleet", "second", "second asleep",
+		}).Draw(t, "action")
+		switch action {
+		case "live":
+			w.lives(length(), 20, some("talks"))
+		case "flap":
+			for range rapid.IntRange(1, 8).Draw(t, "times") {
+				w.lives(124, 124, []string{host()})
+			}
+		case "report":
+			w.report(host())
+		case "duplicate": // a row of ClickHouse stands there twice; the acceptor knows a retry
+			id := host()
+			w.ship()
+			w.reports[id] = append(w.reports[id], w.reports[id]...)
+		case "tick":
+			w.tick(0, fault{}, false)
+		case "missed ticks":
+			for range length() {
+				w.now++
+				w.look()
+			}
+		case "query error":
+			w.tick(0, fault{query: true}, false)
+		case "lag":
+			w.report(host())
+			w.now++
+			w.look()
+			w.tick(0, fault{}, true)
+		case "partial":
+			w.partial()
+		case "asleep in a query":
+			w.tick(rapid.IntRange(0, 1).Draw(t, "evaluator"), fault{asleep: max(gap+1, length()), racing: host()}, false)
+		case "race":
+			w.tick(0, fault{racing: host()}, false)
+		case "crash":
+			w.tick(0, fault{crash: rapid.IntRange(1, 4).Draw(t, "step"), after: rapid.Bool().Draw(t, "after")}, false)
+			w.restart(rapid.IntRange(0, 3).Draw(t, "away"))
+		case "crash in a look":
+			w.now++
+			w.fault = fault{crash: rapid.IntRange(1, 3).Draw(t, "step"), after: rapid.Bool().Draw(t, "after")}
+			w.look()
+			w.fault = fault{}
+			w.restart(rapid.IntRange(0, 3).Draw(t, "away"))
+		case "restart":
+			w.restart(rapid.IntRange(0, 3).Draw(t, "away"))
+		case "outage":
+			w.restart(length())
+		case "suspend":
+			w.now += length()
+			if rapid.Bool().Draw(t, "judged before a look") {
+				w.tick(0, fault{}, false)
+			}
+			w.look()
+		case "clock back":
+			w.now = max(900, w.now-length())
+			w.look()
+		case "fleet":
+			w.change(host())
+		case "second":
+			w.tick(1, fault{}, false)
+		case "second asleep":
+			w.lives(length(), 20, some("talks"))
+			w.tick(1, fault{}, false)
+		}
+	}
+	w.lives(8, 20, nil)
+}
+
+// partial withholds one host, or more than can be right.
+func (w *world) partial() {
+	var there []string
+	for _, id := range w.m.order() {
+		if m := w.m.hosts[id]; w.hosts[id].Lifecycle == hub.Active && len(m.reports) > 0 && m.reports[0] < w.now {
+			there = append(there, id)
+		}
+	}
+	if len(there) == 0 {
+		return
+	}
+	n := len(there)
+	if n > 1 {
+		n = rapid.SampledFrom([]int{1, min(n, 3), n}).Draw(w.t, "withheld")
+	}
+	f := fault{withheld: map[string]bool{}}
+	for _, id := range there[:n] {
+		f.withheld[id] = true
+	}
+	w.tick(0, f, false)
+}
+
+func (w *world) restart(away int) {
+	w.sight = nil
+	w.now += away
+	w.start()
+}
+
+func (w *world) change(id string) {
+	h := w.hosts[id]
+	switch rapid.SampledFrom([]string{"active", "active", "paused", "retired", "quick", "slow", "moved"}).Draw(w.t, "change") {
+	case "active":
+		h.Lifecycle = hub.Active
+	case "paused":
+		h.Lifecycle = hub.Paused
+	case "retired":
+		h.Lifecycle = hub.Retired
+	case "quick":
+		h.Monitor = hub.Thresholds{StaleAfter: 15 * time.Minute, DownAfter: 45 * time.Minute}
+	case "slow":
+		h.Monitor = hub.Thresholds{StaleAfter: 50 * time.Minute, DownAfter: 100 * time.Minute}
+	case "moved":
+		h.Customer = map[string]string{"acme": "globex", "globex": "acme"}[h.Customer]
+	}
+	w.apply()
+}
+
+// Whatever happens, the events are those of the model.
+func TestP01_EventsAreThoseOfTheModel(t *testing.T) { rapid.Check(t, trace) }
