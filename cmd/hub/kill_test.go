@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -66,6 +67,16 @@ func TestKilledHubLosesNothing(t *testing.T) {
 	stop()
 	running.Wait()
 
+	// A report that was stored and not acknowledged can stand for one that still waits.
+	eventually(t, "everything in ClickHouse", func() bool {
+		var status struct {
+			Spool struct {
+				Unshipped int64 `json:"unshipped_records"`
+			}
+		}
+		err := json.Unmarshal([]byte(hubOutput(t, "status", "--json", "--config", s.config)), &status)
+		return err == nil && status.Spool.Unshipped == 0
+	})
 	s.becomes("SELECT count() = uniqExact(spool_id, spool_seq) AND count() = uniqExact(body_sha256) AND count() >= "+strconv.Itoa(len(o.sums))+" FROM host_reports", "1")
 	_, reply := ask(t, s.analystURL(), "SELECT hex(body_sha256) FROM host_reports")
 	stored := map[string]int{}
