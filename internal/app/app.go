@@ -70,6 +70,7 @@ type App struct {
 	log     *slog.Logger
 	version string
 	id      string // of data_dir
+	claimed bool   // ClickHouse was told that this hub serves it
 
 	spool    *spool.Spool
 	opener   *seal.Opener

@@ -70,6 +70,7 @@ func (a *App) claimDatabase(ctx context.Context) error {
 	if err := a.db.Beat(ctx, a.heartbeat()); err != nil {
 		return err
 	}
+	a.claimed = true
 	return a.alone(ctx, func(other clickhouse.Heartbeat) bool { return other.DataDirID < a.id })
 }
 

@@ -173,7 +173,7 @@ func (a *App) Stop(ctx context.Context) error {
 			a.drain(ctx)
 			a.halt()
 			a.working.Wait()
-			if a.prepared() {
+			if a.claimed {
 				a.leaveDatabase(ctx)
 			}
 			a.keepOpened(1)

@@ -22,9 +22,15 @@ type Timing struct {
 // referenceStale is the monitor.stale_after for which the lengths below are meant.
 const referenceStale = 30 * time.Minute
 
+const (
+	leastPulse = 100 * time.Millisecond
+	leastGap   = 500 * time.Millisecond
+)
+
 // TimingFor returns the lengths for monitor.stale_after and the interval at which
 // agents report. They shrink in proportion when staleAfter is under 30 min, and
-// never grow.
+// never grow; but a pause of less than half a second is no sign of anything on a
+// machine that is busy.
 func TimingFor(staleAfter, reportInterval time.Duration) Timing {
 	scaled := func(d time.Duration) time.Duration {
 		if staleAfter >= referenceStale {
@@ -33,7 +39,7 @@ func TimingFor(staleAfter, reportInterval time.Duration) Timing {
 		return time.Duration(float64(d) * (float64(staleAfter) / float64(referenceStale))).Round(time.Millisecond)
 	}
 	return Timing{
-		Pulse: scaled(10 * time.Second), Gap: scaled(30 * time.Second), Long: scaled(5 * time.Minute),
+		Pulse: max(scaled(10*time.Second), leastPulse), Gap: max(scaled(30*time.Second), leastGap), Long: scaled(5 * time.Minute),
 		Grace: max(scaled(10*time.Minute), 2*reportInterval),
 		Mass:  scaled(5 * time.Minute), Hold: scaled(10 * time.Minute),
 	}
