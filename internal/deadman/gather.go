@@ -220,9 +220,10 @@ func (g *gathering) moved(host string) {
 	g.add(g.heard(previous))
 }
 
-// flapping is a host that may be calm by now.
+// flapping is a host that may be calm by now. Of one that is silent only ClickHouse
+// can say that it still is.
 func (g *gathering) flapping(previous hub.HostState) {
-	if previous.Flapping != (hub.Position{}) && lifecycle(g.s.fleet, previous.HostID) == hub.Active {
+	if previous.State == hub.OK && previous.Flapping != (hub.Position{}) && lifecycle(g.s.fleet, previous.HostID) == hub.Active {
 		g.add(g.heard(&previous))
 	}
 }
