@@ -68,7 +68,7 @@ func decideEach(in Input, held map[string]bool, failed map[string]error) ([]Deci
 	var decided []Decided
 	var from []int // the evidence of each
 	for i, e := range in.Evidence {
-		e.Held = held[e.HostID]
+		e.Held = e.Held || held[e.HostID]
 		state, events, err := guarded(e, in.Rule)
 		if err != nil {
 			failed[e.HostID] = err

@@ -291,6 +291,25 @@ func TestP16_FlappingEnds(t *testing.T) {
 	want(t, "and is back", o.tick(802), "recovered@801")
 }
 
+// A flapping host that ClickHouse left out of its answer is looked at only for
+// whether it is calm: that its silence goes on is not for this process to say.
+// (Found by a trace: rapid.seed=276434.)
+func TestP10_AHostThatIsNotInTheAnswerIsNotSilent(t *testing.T) {
+	known := func() Knowledge { return Knowledge{} }
+	for held, want := range map[bool]int{true: 0, false: 1} {
+		e := Evidence{HostID: "h", CustomerID: "acme", Lifecycle: hub.Active, Thresholds: thresholds, Last: position(9), LastAt: minutes(0), Held: held,
+			Previous: &hub.HostState{HostID: "h", State: hub.OK, Lifecycle: hub.Active, Last: position(9), LastAt: minutes(0), Since: minutes(0),
+				Flapping: position(5), DecidedAt: minutes(0)}}
+		for i := range e.Previous.Silences {
+			e.Previous.Silences[i] = minutes(float64(i - hub.FlapMemory))
+		}
+		out := Decide(Input{Rule: NewRule(minutes(100), nil, designed), Evidence: []Evidence{e}, Known: known})
+		if len(out.Hosts) != want {
+			t.Errorf("held %v: %+v", held, out.Hosts)
+		}
+	}
+}
+
 func TestP19_EventTimeIsTheInstant(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var dark []blind.Interval
