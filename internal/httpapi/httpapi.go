@@ -101,7 +101,6 @@ type Options struct {
 const (
 	maxReportBytes = 4 << 20
 	maxMintBytes   = 64 << 10
-	maxProbeBytes  = 64
 
 	// net/http reads up to 4 KiB beyond MaxHeaderBytes before it answers 431:
 	// together they are 16 KiB.

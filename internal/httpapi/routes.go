@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/selfprobe"
 	"felhom.eu/hub/internal/wire"
 )
 
@@ -23,7 +24,7 @@ func (s *Server) Public() http.Handler {
 		m.Handle(webhookPath, s.webhook())
 	}
 	if s.o.Probe != nil {
-		m.Handle("/api/v1/probe", s.route("probe", s.probe, http.MethodPost))
+		m.Handle(selfprobe.Path, s.route("probe", s.probe, http.MethodPost))
 	}
 	m.NotFoundHandler = s.route("-", notFound)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -126,7 +127,7 @@ func (s *Server) mint(r *http.Request) reply {
 var (
 	errStopping = &hub.Error{Code: hub.Unavailable, Reason: "stopping", Message: "the hub is stopping", Retry: retryStopping}
 	errTwoKeys  = &hub.Error{Code: hub.Invalid, Reason: "two_authorizations", Message: "there is more than one Authorization header"}
-	errNonce    = &hub.Error{Code: hub.TooLarge, Reason: "too_large", Message: fmt.Sprintf("a nonce has at most %d bytes", maxProbeBytes)}
+	errNonce    = &hub.Error{Code: hub.TooLarge, Reason: "too_large", Message: fmt.Sprintf("a nonce has at most %d bytes", selfprobe.MaxNonce)}
 	errQuery    = &hub.Error{Code: hub.Invalid, Reason: "query", Message: "the address has a query string; keys belong in the Authorization header"}
 )
 
@@ -166,11 +167,11 @@ func remote(r *http.Request) netip.Addr {
 // probe answers whoever knocks; only the hub itself can tell whether the answer is
 // right.
 func (s *Server) probe(r *http.Request) reply {
-	nonce, err := io.ReadAll(io.LimitReader(r.Body, maxProbeBytes+1))
+	nonce, err := io.ReadAll(io.LimitReader(r.Body, selfprobe.MaxNonce+1))
 	switch {
 	case err != nil:
 		return s.refuse(r, hub.Key{}, transferError(err))
-	case len(nonce) > maxProbeBytes:
+	case len(nonce) > selfprobe.MaxNonce:
 		return s.refuse(r, hub.Key{}, errNonce)
 	}
 	return reply{status: http.StatusOK, reason: "ok", contentType: "text/plain; charset=utf-8", body: s.o.Probe(nonce)}

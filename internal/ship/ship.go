@@ -225,7 +225,7 @@ func (s *Shipper) deliver(ctx context.Context, c *cut, doubt func(table string) 
 	s.noteUnread(c.entries)
 	for _, table := range clickhouse.Tables() {
 		if table == clickhouse.RejectedTable {
-			s.noteRefused(c.setAside(c.refusals()), c.refusals())
+			s.noteRefused(c.setAside(c.refusals()))
 		}
 		if err := s.fill(ctx, c, table, doubt(table)); err != nil {
 			return err
@@ -274,12 +274,12 @@ func (s *Shipper) fill(ctx context.Context, c *cut, table string, doubt bool) er
 }
 
 // noteRefused tells of records that ClickHouse does not take.
-func (s *Shipper) noteRefused(refused []entry, why map[uint64]string) {
+func (s *Shipper) noteRefused(refused []entry) {
 	for _, e := range refused {
 		s.found = time.Now()
 		s.count(func(st *Status) { st.SetAside++ })
 		s.o.Logger.Error("ClickHouse does not take a record; it is kept in rejected_reports", "host", e.HostID,
-			"kind", e.Kind, "record", fmt.Sprintf("%s/%d", e.SpoolID, e.Seq), "reason", why[e.Seq])
+			"kind", e.Kind, "record", fmt.Sprintf("%s/%d", e.SpoolID, e.Seq), "reason", e.reason)
 	}
 	s.keepRejected(refused)
 }

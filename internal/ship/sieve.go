@@ -202,12 +202,13 @@ func (c *cut) holders(table string) []uint64 {
 	return seqs
 }
 
-// refusals returns why tables do not take records, by sequence number.
+// refusals returns why tables do not take records, by sequence number. What
+// rejected_reports itself refuses has no other place to go to.
 func (c *cut) refusals() map[uint64]string {
 	reasons := map[uint64][]string{}
 	for _, table := range clickhouse.Tables() {
 		for _, p := range c.Parts[table] {
-			if p.Refused != "" {
+			if p.Refused != "" && table != clickhouse.RejectedTable {
 				reasons[p.First] = append(reasons[p.First], p.Refused)
 			}
 		}
