@@ -2,40 +2,38 @@ package spool
 
 import (
 	"strconv"
-	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
 // TestManyAreSyncedTogether: as long as many append at a time, a sync is for many
-// of them, also on a disk that syncs at once.
+// of them, also on a disk that syncs at once. The clock is the bubble's: gathering
+// ends early only when nobody can come.
 func TestManyAreSyncedTogether(t *testing.T) {
 	const appenders, each = 2 * crowd, 40
-	d := newDisk()
-	o := small(d)
-	o.VolumeBytes = 1 << 20
-	s := open(t, o)
-	release := d.hold(t)
-	var working sync.WaitGroup
-	for i := range appenders {
-		working.Go(func() {
-			for n := range each {
-				if _, err := appendAll(s, strconv.Itoa(i*each+n)); err != nil {
-					t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk()
+		o := small(d)
+		o.VolumeBytes = 1 << 20
+		s := open(t, o)
+		release := d.hold(t)
+		for i := range appenders {
+			go func() {
+				for n := range each {
+					if _, err := appendAll(s, strconv.Itoa(i*each+n)); err != nil {
+						t.Error(err)
+					}
 				}
-			}
-		})
-	}
-	eventually(t, "all but the first wait", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(s.queue) >= crowd
+			}()
+			synctest.Wait() // the first is at the gate, the others behind it
+		}
+		release()
+		time.Sleep(time.Second)
+		if syncs := count(d, opSync); syncs > appenders*each/(crowd/2) {
+			t.Errorf("%d syncs for %d records", syncs, appenders*each)
+		}
 	})
-	release()
-	working.Wait()
-	if syncs := count(d, opSync); syncs > appenders*each/(crowd/2) {
-		t.Errorf("%d syncs for %d records", syncs, appenders*each)
-	}
 }
 
 // TestNobodyGathersForLong: where the crowd does not come back, the committer goes
