@@ -2,86 +2,167 @@ package wire
 
 import (
 	"errors"
+	"strconv"
 	"time"
-
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 )
 
-// itemChecks says, for each list of a report that holds no guests, why an item
-// does not count, or nil. Unknown fields are welcome; what identifies an item
-// must be there.
-var itemChecks = map[string]func(raw string) error{
-	"storage_targets": check[storageTarget],
-	"backups":         check[backup],
-	"restore_tests":   check[restoreTest],
-	"pbs_snapshots":   check[pbsSnapshot],
-	"audit_tail":      check[auditEntry],
-}
-
-// item is one decoded list item.
+// item is one element of a list of a report. Fields that it does not know are
+// welcome; what identifies it must be there.
 type item interface {
+	// set takes a member by its name and its value as sent; null is an absent one.
+	set(name, raw string) error
 	// missing returns the name of the first field that identifies the item and
 	// is not there, or "".
 	missing() string
 }
 
-type storageTarget struct {
-	Name       string `json:"name"`
-	Type       string `json:"type"`
-	Status     string `json:"status"`
-	TotalBytes uint64 `json:"total_bytes"`
-	UsedBytes  uint64 `json:"used_bytes"`
+// newItem returns an empty element of a list that holds no guests, nil for a
+// member of the report that is no such list.
+func newItem(list string) item {
+	switch list {
+	case "storage_targets":
+		return &storageTarget{}
+	case "backups":
+		return &backup{}
+	case "restore_tests":
+		return &restoreTest{}
+	case "pbs_snapshots":
+		return &pbsSnapshot{}
+	case "audit_tail":
+		return &auditEntry{}
+	}
+	return nil
 }
 
-func (t storageTarget) missing() string { return firstOf(field{"name", t.Name == ""}) }
+type storageTarget struct {
+	Name, Type, Status    string
+	TotalBytes, UsedBytes uint64
+}
+
+func (t *storageTarget) set(name, raw string) error {
+	switch name {
+	case "name":
+		return setText(&t.Name, name, raw)
+	case "type":
+		return setText(&t.Type, name, raw)
+	case "status":
+		return setText(&t.Status, name, raw)
+	case "total_bytes":
+		return setUint(&t.TotalBytes, name, raw)
+	case "used_bytes":
+		return setUint(&t.UsedBytes, name, raw)
+	}
+	return nil
+}
+
+func (t *storageTarget) missing() string { return firstOf(field{"name", t.Name == ""}) }
 
 type backup struct {
-	VMID       uint32    `json:"vmid"`
-	Target     string    `json:"target"`
-	StartedAt  time.Time `json:"started_at"`
-	FinishedAt time.Time `json:"finished_at"` // null while it runs
-	Status     string    `json:"status"`
-	SizeBytes  uint64    `json:"size_bytes"`
-	Error      string    `json:"error"`
+	VMID                  uint32
+	Target, Status, Error string
+	StartedAt, FinishedAt time.Time // FinishedAt is absent while it runs
+	SizeBytes             uint64
 }
 
-func (b backup) missing() string {
+func (b *backup) set(name, raw string) error {
+	switch name {
+	case "vmid":
+		return setUint(&b.VMID, name, raw)
+	case "target":
+		return setText(&b.Target, name, raw)
+	case "started_at":
+		return setTime(&b.StartedAt, name, raw)
+	case "finished_at":
+		return setTime(&b.FinishedAt, name, raw)
+	case "status":
+		return setText(&b.Status, name, raw)
+	case "size_bytes":
+		return setUint(&b.SizeBytes, name, raw)
+	case "error":
+		return setText(&b.Error, name, raw)
+	}
+	return nil
+}
+
+func (b *backup) missing() string {
 	return firstOf(field{"vmid", b.VMID == 0}, field{"started_at", b.StartedAt.IsZero()})
 }
 
 type restoreTest struct {
-	VMID            uint32    `json:"vmid"`
-	BackupTime      time.Time `json:"backup_time"`
-	TestedAt        time.Time `json:"tested_at"`
-	Status          string    `json:"status"`
-	DurationSeconds float64   `json:"duration_seconds"`
+	VMID                 uint32
+	BackupTime, TestedAt time.Time
+	Status               string
+	DurationSeconds      float64
 }
 
-func (t restoreTest) missing() string {
+func (t *restoreTest) set(name, raw string) error {
+	switch name {
+	case "vmid":
+		return setUint(&t.VMID, name, raw)
+	case "backup_time":
+		return setTime(&t.BackupTime, name, raw)
+	case "tested_at":
+		return setTime(&t.TestedAt, name, raw)
+	case "status":
+		return setText(&t.Status, name, raw)
+	case "duration_seconds":
+		return setFloat(&t.DurationSeconds, name, raw)
+	}
+	return nil
+}
+
+func (t *restoreTest) missing() string {
 	return firstOf(field{"vmid", t.VMID == 0}, field{"tested_at", t.TestedAt.IsZero()})
 }
 
 type pbsSnapshot struct {
-	Datastore string    `json:"datastore"`
-	VMID      uint32    `json:"vmid"`
-	TakenAt   time.Time `json:"taken_at"`
-	SizeBytes uint64    `json:"size_bytes"`
-	Verified  bool      `json:"verified"`
+	Datastore string
+	VMID      uint32
+	TakenAt   time.Time
+	SizeBytes uint64
+	Verified  bool
 }
 
-func (s pbsSnapshot) missing() string {
+func (s *pbsSnapshot) set(name, raw string) error {
+	switch name {
+	case "datastore":
+		return setText(&s.Datastore, name, raw)
+	case "vmid":
+		return setUint(&s.VMID, name, raw)
+	case "taken_at":
+		return setTime(&s.TakenAt, name, raw)
+	case "size_bytes":
+		return setUint(&s.SizeBytes, name, raw)
+	case "verified":
+		return setBool(&s.Verified, name, raw)
+	}
+	return nil
+}
+
+func (s *pbsSnapshot) missing() string {
 	return firstOf(field{"vmid", s.VMID == 0}, field{"taken_at", s.TakenAt.IsZero()})
 }
 
 type auditEntry struct {
-	At     time.Time `json:"at"`
-	Actor  string    `json:"actor"`
-	Action string    `json:"action"`
-	Detail string    `json:"detail"`
+	At                    time.Time
+	Actor, Action, Detail string
 }
 
-func (e auditEntry) missing() string { return firstOf(field{"at", e.At.IsZero()}) }
+func (e *auditEntry) set(name, raw string) error {
+	switch name {
+	case "at":
+		return setTime(&e.At, name, raw)
+	case "actor":
+		return setText(&e.Actor, name, raw)
+	case "action":
+		return setText(&e.Action, name, raw)
+	case "detail":
+		return setText(&e.Detail, name, raw)
+	}
+	return nil
+}
+
+func (e *auditEntry) missing() string { return firstOf(field{"at", e.At.IsZero()}) }
 
 type field struct {
 	name   string
@@ -97,13 +178,10 @@ func firstOf(fields ...field) string {
 	return ""
 }
 
-func check[T item](raw string) error {
-	if raw[0] != '{' {
-		return errNotObject
-	}
-	var it T
-	if err := json.Unmarshal([]byte(raw), &it); err != nil {
-		return itemError(err)
+// readItem consumes the element ahead and says why it does not count, or nil.
+func (c *cursor) readItem(it item) error {
+	if err := c.readObject(it.set); err != nil {
+		return err
 	}
 	if name := it.missing(); name != "" {
 		return errors.New(name + ": missing")
@@ -111,15 +189,94 @@ func check[T item](raw string) error {
 	return nil
 }
 
-// itemError says which field is wrong. Only fields that we know are decoded,
-// so the name in the error is ours and not the sender's.
-func itemError(err error) error {
-	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return errNameTwice
+// readObject consumes the value ahead, an object in which and within which no
+// name may stand twice, and returns the first mistake.
+func (c *cursor) readObject(member func(name, raw string) error) error {
+	if c.kind() != '{' {
+		c.value()
+		return errNotObject
 	}
-	var semantic *json.SemanticError
-	if errors.As(err, &semantic) {
-		return errors.New(semantic.JSONPointer.LastToken() + ": wrong type or out of range")
+	var (
+		names set[string]
+		err   error
+	)
+	for c.enter(); c.more(); {
+		name := c.name()
+		fresh := names.add(name)
+		raw, unique := c.uniqueValue()
+		if err == nil && (!fresh || !unique) {
+			err = errNameTwice
+		}
+		if err == nil {
+			err = member(name, raw)
+		}
 	}
-	return errNotObject
+	return err
 }
+
+// The functions below read a value as sent into a field of an item; null leaves
+// it as it is.
+
+func setText(into *string, name, raw string) error {
+	switch raw[0] {
+	case '"':
+		*into = unquote(raw)
+	case 'n':
+	default:
+		return wrong(name)
+	}
+	return nil
+}
+
+func setUint[T uint32 | uint64](into *T, name, raw string) error {
+	if raw == "null" {
+		return nil
+	}
+	n, err := strconv.ParseUint(raw, 10, 64)
+	if err != nil || uint64(T(n)) != n {
+		return wrong(name)
+	}
+	*into = T(n)
+	return nil
+}
+
+func setFloat(into *float64, name, raw string) error {
+	if raw == "null" {
+		return nil
+	}
+	n, err := strconv.ParseFloat(raw, 64)
+	if !isNumber(raw) || err != nil {
+		return wrong(name)
+	}
+	*into = n
+	return nil
+}
+
+func setBool(into *bool, name, raw string) error {
+	switch raw[0] {
+	case 't', 'f':
+		*into = raw[0] == 't'
+	case 'n':
+	default:
+		return wrong(name)
+	}
+	return nil
+}
+
+func setTime(into *time.Time, name, raw string) error {
+	switch raw[0] {
+	case '"':
+		at, err := parseTime(unquote(raw))
+		if err != nil {
+			return wrong(name)
+		}
+		*into = at
+	case 'n':
+	default:
+		return wrong(name)
+	}
+	return nil
+}
+
+// wrong names a field that we know: the name is ours and not the sender's.
+func wrong(field string) error { return errors.New(field + ": wrong type or out of range") }

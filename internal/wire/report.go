@@ -118,8 +118,8 @@ func (d *decoder) readMember(name string) (err error) {
 	case "maintenance":
 		d.section(name, d.maintenance)
 	default:
-		if check, ok := itemChecks[name]; ok {
-			d.list(name, func() error { return check(d.value()) })
+		if newItem(name) != nil {
+			d.list(name, func() error { return d.readItem(newItem(name)) })
 		} else if foldsToIdentity(name) {
 			err = invalid("folded_name", "a name differs from host_id, reported_at or host only in case or by folding")
 		}
@@ -391,26 +391,8 @@ var (
 
 // guest consumes one guest and keeps it, or says why not.
 func (d *decoder) guest() error {
-	if d.kind() != '{' {
-		d.value()
-		return errNotObject
-	}
-	var (
-		g     hub.Guest
-		names set[string]
-		err   error // the first
-	)
-	for d.enter(); d.more(); {
-		name := d.name()
-		fresh := names.add(name)
-		raw, unique := d.uniqueValue()
-		if err == nil && (!fresh || !unique) {
-			err = errNameTwice
-		}
-		if err == nil {
-			err = setGuest(&g, name, raw)
-		}
-	}
+	var g hub.Guest
+	err := d.readObject(func(name, raw string) error { return setGuest(&g, name, raw) })
 	switch {
 	case err != nil:
 		return err
