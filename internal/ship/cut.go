@@ -146,38 +146,41 @@ func loadCut(s *spool.Spool) (*cut, error) {
 	return &c, nil
 }
 
-// readCut collects records from the cursor on until a bound is met, and returns
-// nil when there are none. With frozen, exactly its records are read again, as
-// far as they can be: it then ends where the last of those ends, because the
-// spool knows of no place behind it, and the sequence may go on from there in
-// another volume.
-func readCut(s *spool.Spool, frozen *cut) (*cut, error) {
-	c := &cut{Start: s.Cursor()}
-	r := s.Reader(c.Start)
+// newCut returns a cut without records that begins at a place of the spool.
+func newCut(start spool.Cursor) *cut { return &cut{Start: start, End: start} }
+
+// read collects the records that follow, as many as are there, until a bound is
+// met. It may be called again when there are more.
+func (c *cut) read(s *spool.Spool) error {
+	return c.readWhile(s, func(e entry) bool { return c.fits(e) })
+}
+
+// readAgain collects the records of a cut that was written down, as far as they
+// can be read: it then ends where the last of those ends, because the spool knows
+// of no place behind it, and the sequence may go on from there in another volume.
+func (c *cut) readAgain(s *spool.Spool) error {
+	now := newCut(c.Start)
+	err := now.readWhile(s, func(e entry) bool { return e.SpoolID == c.SpoolID && e.Seq <= c.Last })
+	c.batch, c.entries, c.End = now.batch, now.entries, now.End
+	c.damaged = uint64(len(c.entries)) <= c.Last-c.First
+	return err
+}
+
+// readWhile collects records up to the first that does not belong to the cut.
+func (c *cut) readWhile(s *spool.Spool, belongs func(entry) bool) error {
+	r := s.Reader(c.End)
 	defer r.Close()
 	for {
 		e, ok, err := r.Next()
-		if err != nil {
-			return nil, err
-		}
-		if !ok || frozen != nil && (e.SpoolID != frozen.SpoolID || e.Seq > frozen.Last) {
-			break
+		if !ok || err != nil {
+			return err
 		}
 		next := decode(e)
-		if frozen == nil && !c.fits(next) {
-			break
+		if !belongs(next) {
+			return nil
 		}
 		c.append(next)
 	}
-	if len(c.entries) == 0 {
-		return nil, nil
-	}
-	if frozen != nil {
-		frozen.batch, frozen.entries, frozen.End = c.batch, c.entries, c.End
-		frozen.damaged = uint64(len(c.entries)) <= frozen.Last-frozen.First
-		return frozen, nil
-	}
-	return c, nil
 }
 
 // fits reports whether e may join the cut: same volume, same partitions, and

@@ -385,22 +385,12 @@ func (r *recheck) settle() error {
 // readRun reads the records of a range from start on, within the bounds of a cut
 // or without, and returns nil where there are none any more.
 func readRun(s *spool.Spool, start spool.Cursor, r clickhouse.Range, bounded bool) (*cut, error) {
-	c := &cut{Start: start}
-	reader := s.Reader(start)
-	defer reader.Close()
-	for {
-		e, ok, err := reader.Next()
-		if err != nil {
-			return nil, err
-		}
-		if !ok || e.SpoolID != r.SpoolID || e.Seq > r.Last {
-			break
-		}
-		next := decode(e)
-		if bounded && !c.fits(next) {
-			break
-		}
-		c.append(next)
+	c := newCut(start)
+	err := c.readWhile(s, func(e entry) bool {
+		return e.SpoolID == r.SpoolID && e.Seq <= r.Last && (!bounded || c.fits(e))
+	})
+	if err != nil {
+		return nil, err
 	}
 	if len(c.entries) == 0 {
 		return nil, nil

@@ -95,6 +95,7 @@ type Shipper struct {
 	refused map[string]int // records that a table refused since it took one
 	found   time.Time      // when a record was last found that ClickHouse does not take
 	boot    string         // the server's run when it was last asked; empty: it was not
+	reading <-chan *cut    // gets what follows the cut that is sent; nil: nobody reads ahead
 
 	mu     sync.Mutex
 	status Status
@@ -129,9 +130,10 @@ func (s *Shipper) Run(ctx context.Context) {
 		s.o.Logger.Warn("the last cut is not known; ClickHouse is asked what it has", "error", err)
 	}
 	r := newRecheck(s)
+	defer s.endReading()
 	for s.wait(ctx, r) {
-		c, err := readCut(s.o.Spool, resumed)
-		if err == nil && c == nil {
+		c, err := s.nextCut(resumed)
+		if err == nil && len(c.entries) == 0 {
 			resumed = nil // nothing of it can be read any more
 			sleep(ctx, s.o.Linger)
 			continue
@@ -151,6 +153,7 @@ func (s *Shipper) Run(ctx context.Context) {
 		if resumed == nil && s.retry(ctx, func(context.Context) error { return c.save(s.o.Spool) }) != nil {
 			return
 		}
+		s.readAhead(c)
 		if s.deliver(ctx, c, doubt) != nil {
 			return
 		}
@@ -162,6 +165,41 @@ func (s *Shipper) Run(ctx context.Context) {
 		}
 		r.share(ctx)
 	}
+}
+
+// nextCut returns the cut at the cursor, without records when there are none.
+func (s *Shipper) nextCut(resumed *cut) (*cut, error) {
+	if resumed != nil {
+		return resumed, resumed.readAgain(s.o.Spool)
+	}
+	c := s.endReading()
+	if c == nil || c.Start != s.o.Spool.Cursor() {
+		c = newCut(s.o.Spool.Cursor())
+	}
+	return c, c.read(s.o.Spool)
+}
+
+// readAhead reads what follows a cut while that is sent: reading takes the hub as
+// long as storing takes ClickHouse.
+func (s *Shipper) readAhead(c *cut) {
+	next, read := newCut(c.End), make(chan *cut, 1)
+	go func() {
+		if next.read(s.o.Spool) != nil {
+			next = nil // nextCut tries again, and tells of it
+		}
+		read <- next
+	}()
+	s.reading = read
+}
+
+// endReading waits for what is being read ahead, and returns it; nil: nothing is.
+func (s *Shipper) endReading() *cut {
+	if s.reading == nil {
+		return nil
+	}
+	c := <-s.reading
+	s.reading = nil
+	return c
 }
 
 // inherited returns which tables are in doubt of a cut of records that an earlier

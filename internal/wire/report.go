@@ -32,10 +32,10 @@ const (
 // receivedAt is the hub's receive time of the record. It decides only whether
 // an announced maintenance lies too far ahead, never whether the report is
 // accepted: the same body and time always give the same report. The result
-// shares no memory with body.
+// lies in body, which must not change as long as the report is used.
 func DecodeReport(body []byte, receivedAt time.Time) (*hub.Report, error) {
 	d := decoder{receivedAt: receivedAt}
-	if err := d.read(string(body)); err != nil {
+	if err := d.read(textOf(body)); err != nil {
 		return nil, err
 	}
 	d.noteUnlisted()
@@ -47,10 +47,16 @@ func DecodeReport(body []byte, receivedAt time.Time) (*hub.Report, error) {
 // cannot refuse a report, and the body is not copied.
 func CheckReport(body []byte) (hostID string, err error) {
 	d := decoder{identityOnly: true}
-	// Nobody writes to body meanwhile, and of d only a copy of the id stays.
-	err = d.read(unsafe.String(unsafe.SliceData(body), len(body)))
+	err = d.read(textOf(body))
 	return strings.Clone(d.report.HostID), err
 }
+
+// textOf and bytesOf look at the same memory in the other way: nobody may write to
+// it. Copies of every body and of every guest's specification were most of what
+// reading allocated.
+func textOf(body []byte) string { return unsafe.String(unsafe.SliceData(body), len(body)) }
+
+func bytesOf(text string) []byte { return unsafe.Slice(unsafe.StringData(text), len(text)) }
 
 // read judges the whole text before any of its parts: a mistake of syntax goes
 // before all others.
@@ -425,7 +431,7 @@ func setGuest(g *hub.Guest, name, raw string) (err error) {
 	case "spec":
 		switch raw[0] {
 		case '{':
-			g.Spec = []byte(raw)
+			g.Spec = bytesOf(raw)
 		case 'n':
 		default:
 			return errSpec
@@ -505,7 +511,7 @@ func (d *decoder) reject(section string, position int, reason, raw string) {
 		raw = raw[:n]
 	}
 	d.report.Rejected = append(d.report.Rejected, hub.RejectedItem{
-		Section: section, Position: position, Reason: reason, Item: []byte(raw),
+		Section: section, Position: position, Reason: reason, Item: bytesOf(raw),
 	})
 }
 
