@@ -27,9 +27,9 @@ type Options struct {
 
 	Scenarios   []string      // of Scenarios; empty: DefaultScenarios
 	Connections int           // 0: DefaultConnections, memory 2,000
-	Hosts       int           // that report in turns; 0: 10,000, with which the default rates do not get in the way
+	Hosts       int           // that report in turns; 0: 10,000, of tick 100,000, with which the default rates do not get in the way
 	Duration    time.Duration // of each scenario but backlog; 0: each its own
-	Rate        float64       // of rate (0: 2,000), memory and backlog (0: 1,000), a second
+	Rate        float64       // of rate (0: 2,000), memory, backlog and tick (0: 1,000), a second
 	Encoding    string        // identity, gzip, zstd; empty: identity
 	HTTP        int           // 1 or 2; 0: 1
 	Backlog     int           // reports of backlog and of d's shipping alone; 0: 50,000
@@ -43,7 +43,7 @@ type Options struct {
 const DefaultConnections = 128
 
 // Scenarios are all that can be measured.
-var Scenarios = []string{"a", "b", "c", "d", "rate", "memory", "backlog"}
+var Scenarios = []string{"a", "b", "c", "d", "rate", "memory", "backlog", "tick"}
 
 // DefaultScenarios are measured where none are named.
 var DefaultScenarios = []string{"a", "b", "c", "d", "rate"}
@@ -84,6 +84,7 @@ type Row struct {
 	InDatabase  uint64           `json:"in_database"`    // reports there at the end
 	MinMiB      float64          `json:"memory_min_mib"` // resident, over the last two thirds
 	MaxMiB      float64          `json:"memory_max_mib"`
+	Evaluated   uint64           `json:"evaluated"` // times that the switch judged all hosts meanwhile
 	Refused     map[string]int64 `json:"refused,omitempty"`
 }
 

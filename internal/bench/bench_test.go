@@ -81,7 +81,7 @@ func TestAllocationsAboveTheBareHandler(t *testing.T) {
 // TestUntilAllIsInClickHouse: Run itself counts what is there.
 func TestUntilAllIsInClickHouse(t *testing.T) {
 	enginetest.Need(t)
-	r, err := Run(t.Context(), Options{Driver: agents, Dir: t.TempDir(), Launcher: enginetest.Launcher(t), Scenarios: []string{"d", "rate", "memory", "backlog"},
+	r, err := Run(t.Context(), Options{Driver: agents, Dir: t.TempDir(), Launcher: enginetest.Launcher(t), Scenarios: []string{"d", "rate", "memory", "backlog", "tick"},
 		Connections: 4, Hosts: 500, Duration: 1500 * time.Millisecond, Rate: 50, Backlog: 300})
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,10 @@ func TestUntilAllIsInClickHouse(t *testing.T) {
 			t.Errorf("no memory was seen: %+v", row)
 		}
 	}
-	if len(r.Rows) != 5 {
+	if ticks := r.Rows[len(r.Rows)-1]; ticks.Evaluated < 2 {
+		t.Errorf("the switch judged %d times", ticks.Evaluated)
+	}
+	if len(r.Rows) != 7 {
 		t.Errorf("%d rows", len(r.Rows))
 	}
 }

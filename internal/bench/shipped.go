@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
+	"felhom.eu/hub/internal/deadman"
 	"felhom.eu/hub/internal/engine"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/ship"
@@ -26,6 +28,7 @@ type run struct {
 	load           Load
 	noLoad         bool
 	untilBacklog   bool // the load ends when the backlog is in ClickHouse
+	switched       bool // the switch evaluates all hosts meanwhile
 }
 
 // Defaults of the scenarios with the engine.
@@ -51,12 +54,16 @@ func (b *bench) runs() []run {
 	}
 	while := b.load(at(slowRate), forEver, DefaultConnections)
 	while.Duration = forEver
+	watched := b.load(at(slowRate), middleTime, DefaultConnections)
+	watched.Hosts = cmp.Or(b.o.Hosts, watchedHosts)
 	return []run{
 		{scenario: "d", what: "shipping alone", backlog: waiting, noLoad: true},
 		{scenario: "d", what: "to ClickHouse", load: b.load(0, longTime, DefaultConnections)},
 		{scenario: "rate", what: fmt.Sprintf("%.0f/s", at(fastRate)), load: b.load(at(fastRate), middleTime, DefaultConnections)},
 		{scenario: "memory", what: fmt.Sprintf("%.0f/s", at(slowRate)), load: b.load(at(slowRate), middleTime, manyConnections)},
 		{scenario: "backlog", what: fmt.Sprintf("while %.0f/s", at(slowRate)), backlog: waiting, load: while, untilBacklog: true},
+		{scenario: "tick", what: "no switch", load: watched},
+		{scenario: "tick", what: fmt.Sprintf("%d hosts each second", watched.Hosts), load: watched, switched: true},
 	}
 }
 
@@ -111,6 +118,14 @@ func (b *bench) throughout(ctx context.Context, r run, at *site, db *database, s
 	defer working.Wait()
 	defer halt()
 
+	var watching *deadman.Switch
+	if r.switched {
+		var err error
+		if watching, err = watch(ctx, at, db, r.load.Hosts); err != nil {
+			return err
+		}
+		working.Go(func() { watching.Run(shipping) })
+	}
 	before, engineBefore := used(), db.processor()
 	began := time.Now()
 	working.Go(func() { shipper.Run(shipping) })
@@ -123,6 +138,9 @@ func (b *bench) throughout(ctx context.Context, r run, at *site, db *database, s
 		s.Connections = 0
 	} else if err := b.loaded(ctx, r, at, shipper, s); err != nil {
 		return err
+	}
+	if watching != nil {
+		s.Evaluated = watching.Status().Evaluated
 	}
 	s.EngineUS = float64((db.processor() - engineBefore).Microseconds()) / max(1, float64(shipper.Status().Shipped))
 	return db.compare(ctx, s, int64(r.backlog))

@@ -31,6 +31,10 @@ type site struct {
 	address string
 	spool   *spool.Spool // nil: nothing is kept
 	stop    func() error
+
+	// Of the hub's own path.
+	fleet   *hub.Fleet
+	reports *ingest.Acceptor
 }
 
 // quiet is the log: what goes wrong shows in the counts.
@@ -74,7 +78,7 @@ func hubSite(l Load, dir string) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &site{}
+	s := &site{fleet: hosts}
 	o := ingest.Options{Fleets: inForce{hosts}, Spool: new(nowhere), Logger: quiet}
 	defaults := config.Default()
 	o.PollInterval = defaults.Ingest.PollInterval
@@ -86,8 +90,9 @@ func hubSite(l Load, dir string) (*site, error) {
 		}
 		o.Spool = s.spool
 	}
+	s.reports = ingest.New(o)
 	server, err := httpapi.New(httpapi.Options{
-		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", TLS: secure, Reports: ingest.New(o),
+		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", TLS: secure, Reports: s.reports,
 		Ready: func() (bool, any) { return true, nil }, FleetStatus: func() any { return nil },
 		MaxConnections: defaults.Ingest.MaxConnections, MaxInFlightBytes: int64(defaults.Ingest.MaxInFlightBytes), Logger: quiet,
 	})
