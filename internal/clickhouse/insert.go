@@ -45,11 +45,11 @@ func (db *DB) insertBlock(ctx context.Context, table string, rows block, token s
 	}
 	defer batch.Close()
 	for i, c := range columns {
-		if err := makeRoom(batch.Columns()[i], c.values); err != nil {
+		if err := makeRoom(batch.Columns()[i], c.values.slice()); err != nil {
 			_ = batch.Abort()
 			return fmt.Errorf("insert into %s: column %s: %w", table, c.name, err)
 		}
-		if err := batch.Column(i).Append(c.values); err != nil {
+		if err := batch.Column(i).Append(c.values.slice()); err != nil {
 			_ = batch.Abort()
 			return fmt.Errorf("insert into %s: column %s: %w: %w", table, c.name, errValue, err)
 		}
@@ -64,26 +64,36 @@ func (db *DB) insertBlock(ctx context.Context, table string, rows block, token s
 // at once.
 const worthRoom = 1 << 20
 
+// blank is as large as a column of texts gets, and never written to: it costs no
+// memory.
+var blank [64 << 20]byte
+
 // makeRoom has a column of texts allocate all that it will need. It would grow by
 // quarters, and copy megabytes of bodies four times over; the driver has no other
 // way to say how much is coming than a text of that size, taken back.
 func makeRoom(into driver.Interface, values any) error {
-	texts, ok := values.([][]byte)
-	if !ok {
-		return nil
-	}
 	size := 0
-	for _, text := range texts {
-		size += len(text)
+	switch texts := values.(type) {
+	case [][]byte:
+		size = bytesIn(texts)
+	case []string:
+		size = bytesIn(texts)
 	}
-	if size < worthRoom {
+	if _, plain := into.(*driver.String); !plain || size < worthRoom {
 		return nil
 	}
-	if err := into.AppendRow(make([]byte, size)); err != nil {
+	if err := into.AppendRow(blank[:min(size, len(blank))]); err != nil {
 		return err
 	}
 	into.Reset()
 	return nil
+}
+
+func bytesIn[T string | []byte](texts []T) (n int) {
+	for _, text := range texts {
+		n += len(text)
+	}
+	return n
 }
 
 // insertSettings are on every insert, explicitly: the server's defaults differ

@@ -299,10 +299,10 @@ FROM fleet_key_changes GROUP BY owner, key_id ORDER BY owner, key_id`,
 
 // registerColumns are common to the tables of the register.
 type registerColumns struct {
-	generation []uint64
-	revision   []string
-	appliedAt  []time.Time
-	removed    []uint8
+	generation values[uint64]
+	revision   values[string]
+	appliedAt  values[time.Time]
+	removed    values[uint8]
 	bytes      int // of the long texts
 }
 
@@ -320,19 +320,19 @@ func (c *registerColumns) add(at registerStamp, removed bool) {
 
 func (c *registerColumns) with(more ...column) []column {
 	return append([]column{
-		{"generation", c.generation},
-		{"revision", c.revision},
-		{"applied_at", c.appliedAt},
-		{"removed", c.removed},
+		{"generation", &c.generation},
+		{"revision", &c.revision},
+		{"applied_at", &c.appliedAt},
+		{"removed", &c.removed},
 	}, more...)
 }
 
 type fleetHosts struct {
 	registerColumns
-	id, customer, name, site, lifecycle []string
-	desired, drRecord                   [][]byte
-	labels                              []map[string]string
-	staleAfter, downAfter               []float64
+	id, customer, name, site, lifecycle values[string]
+	desired, drRecord                   values[[]byte]
+	labels                              values[map[string]string]
+	staleAfter, downAfter               values[float64]
 }
 
 // add adds a row; h has the texts, and is nil where the host is gone: its last
@@ -358,23 +358,23 @@ func (c *fleetHosts) add(at registerStamp, id string, e *hostEntry, h *hub.Host)
 
 func (c *fleetHosts) columns() []column {
 	return c.with(
-		column{"host_id", c.id},
-		column{"customer_id", c.customer},
-		column{"display_name", c.name},
-		column{"site", c.site},
-		column{"labels", c.labels},
-		column{"lifecycle", c.lifecycle},
-		column{"stale_after_seconds", c.staleAfter},
-		column{"down_after_seconds", c.downAfter},
-		column{"desired", c.desired},
-		column{"dr_record", c.drRecord},
+		column{"host_id", &c.id},
+		column{"customer_id", &c.customer},
+		column{"display_name", &c.name},
+		column{"site", &c.site},
+		column{"labels", &c.labels},
+		column{"lifecycle", &c.lifecycle},
+		column{"stale_after_seconds", &c.staleAfter},
+		column{"down_after_seconds", &c.downAfter},
+		column{"desired", &c.desired},
+		column{"dr_record", &c.drRecord},
 	)
 }
 
 type fleetCustomers struct {
 	registerColumns
-	name, displayName []string
-	blocked           []uint8
+	name, displayName values[string]
+	blocked           values[uint8]
 }
 
 func (c *fleetCustomers) add(at registerStamp, name string, e *customerEntry, removed bool) {
@@ -385,13 +385,13 @@ func (c *fleetCustomers) add(at registerStamp, name string, e *customerEntry, re
 }
 
 func (c *fleetCustomers) columns() []column {
-	return c.with(column{"customer_id", c.name}, column{"display_name", c.displayName}, column{"blocked", c.blocked})
+	return c.with(column{"customer_id", &c.name}, column{"display_name", &c.displayName}, column{"blocked", &c.blocked})
 }
 
 type fleetKeys struct {
 	registerColumns
-	owner, customer, host, id []string
-	notAfter                  []*time.Time
+	owner, customer, host, id values[string]
+	notAfter                  values[*time.Time]
 }
 
 func (c *fleetKeys) add(at registerStamp, e *keyEntry, removed bool) {
@@ -409,10 +409,10 @@ func (c *fleetKeys) add(at registerStamp, e *keyEntry, removed bool) {
 
 func (c *fleetKeys) columns() []column {
 	return c.with(
-		column{"owner", c.owner},
-		column{"customer_id", c.customer},
-		column{"host_id", c.host},
-		column{"key_id", c.id},
-		column{"not_after", c.notAfter},
+		column{"owner", &c.owner},
+		column{"customer_id", &c.customer},
+		column{"host_id", &c.host},
+		column{"key_id", &c.id},
+		column{"not_after", &c.notAfter},
 	)
 }

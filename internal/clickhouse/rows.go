@@ -9,10 +9,24 @@ import (
 	"felhom.eu/hub/internal/hub"
 )
 
-// column is one column of a block: its name and a slice of its values.
+// column is one column of a block: its name and its values.
 type column struct {
 	name   string
-	values any
+	values interface {
+		slice() any // as the driver takes them
+		empty()
+	}
+}
+
+// values are those of a column.
+type values[T any] []T
+
+func (v *values[T]) slice() any { return []T(*v) }
+
+// empty keeps the room.
+func (v *values[T]) empty() {
+	clear(*v)
+	*v = (*v)[:0]
 }
 
 // block is the rows of one table, held by column as the native protocol sends
@@ -105,6 +119,15 @@ func (b *Batch) block(table string) block {
 	}
 }
 
+// Reset makes the batch empty and keeps its room.
+func (b *Batch) Reset() {
+	for _, table := range Tables() {
+		for _, c := range b.block(table).columns() {
+			c.values.empty()
+		}
+	}
+}
+
 // Rows returns the number of rows for a table.
 func (b *Batch) Rows(table string) int { return b.block(table).rows() }
 
@@ -169,9 +192,9 @@ type source struct {
 }
 
 type sourceColumns struct {
-	receivedAt                  []time.Time
-	customerID, hostID, spoolID []string
-	spoolSeq                    []uint64
+	receivedAt                  values[time.Time]
+	customerID, hostID, spoolID values[string]
+	spoolSeq                    values[uint64]
 }
 
 func (c *sourceColumns) add(s source) {
@@ -186,27 +209,27 @@ func (c *sourceColumns) rows() int { return len(c.spoolSeq) }
 
 func (c *sourceColumns) with(more ...column) []column {
 	return append([]column{
-		{"received_at", c.receivedAt},
-		{"customer_id", c.customerID},
-		{"host_id", c.hostID},
-		{"spool_id", c.spoolID},
-		{"spool_seq", c.spoolSeq},
+		{"received_at", &c.receivedAt},
+		{"customer_id", &c.customerID},
+		{"host_id", &c.hostID},
+		{"spool_id", &c.spoolID},
+		{"spool_seq", &c.spoolSeq},
 	}, more...)
 }
 
 type hostReports struct {
 	sourceColumns
-	reportedAt                                    []time.Time
-	keyID, agentVersion                           []string
-	hostname, pveVersion, kernel, bootID          []string
-	uptime, cpuCount                              []*uint64
-	cpuPercent, load1, load5, load15              []*float64
-	memTotal, memUsed, diskTotal, diskUsed        []*uint64
-	memPercent, diskPercent                       []*float64
-	guestTotal, guestRunning, rejected, bodyBytes []uint32
-	cloudflared, maintenanceReason                []string
-	maintenanceUntil                              []*time.Time
-	bodySHA256                                    [][]byte
+	reportedAt                                    values[time.Time]
+	keyID, agentVersion                           values[string]
+	hostname, pveVersion, kernel, bootID          values[string]
+	uptime, cpuCount                              values[*uint64]
+	cpuPercent, load1, load5, load15              values[*float64]
+	memTotal, memUsed, diskTotal, diskUsed        values[*uint64]
+	memPercent, diskPercent                       values[*float64]
+	guestTotal, guestRunning, rejected, bodyBytes values[uint32]
+	cloudflared, maintenanceReason                values[string]
+	maintenanceUntil                              values[*time.Time]
+	bodySHA256                                    values[[]byte]
 }
 
 func (c *hostReports) add(at source, row ReportRow) {
@@ -244,39 +267,39 @@ func (c *hostReports) add(at source, row ReportRow) {
 
 func (c *hostReports) columns() []column {
 	return c.with(
-		column{"reported_at", c.reportedAt},
-		column{"key_id", c.keyID},
-		column{"agent_version", c.agentVersion},
-		column{"hostname", c.hostname},
-		column{"pve_version", c.pveVersion},
-		column{"kernel", c.kernel},
-		column{"boot_id", c.bootID},
-		column{"uptime_seconds", c.uptime},
-		column{"cpu_count", c.cpuCount},
-		column{"cpu_percent", c.cpuPercent},
-		column{"load_1", c.load1},
-		column{"load_5", c.load5},
-		column{"load_15", c.load15},
-		column{"memory_total_bytes", c.memTotal},
-		column{"memory_used_bytes", c.memUsed},
-		column{"mem_percent", c.memPercent},
-		column{"disk_total_bytes", c.diskTotal},
-		column{"disk_used_bytes", c.diskUsed},
-		column{"disk_percent", c.diskPercent},
-		column{"guest_total", c.guestTotal},
-		column{"guest_running", c.guestRunning},
-		column{"cloudflared_status", c.cloudflared},
-		column{"maintenance_until", c.maintenanceUntil},
-		column{"maintenance_reason", c.maintenanceReason},
-		column{"rejected_total", c.rejected},
-		column{"body_sha256", c.bodySHA256},
-		column{"body_bytes", c.bodyBytes},
+		column{"reported_at", &c.reportedAt},
+		column{"key_id", &c.keyID},
+		column{"agent_version", &c.agentVersion},
+		column{"hostname", &c.hostname},
+		column{"pve_version", &c.pveVersion},
+		column{"kernel", &c.kernel},
+		column{"boot_id", &c.bootID},
+		column{"uptime_seconds", &c.uptime},
+		column{"cpu_count", &c.cpuCount},
+		column{"cpu_percent", &c.cpuPercent},
+		column{"load_1", &c.load1},
+		column{"load_5", &c.load5},
+		column{"load_15", &c.load15},
+		column{"memory_total_bytes", &c.memTotal},
+		column{"memory_used_bytes", &c.memUsed},
+		column{"mem_percent", &c.memPercent},
+		column{"disk_total_bytes", &c.diskTotal},
+		column{"disk_used_bytes", &c.diskUsed},
+		column{"disk_percent", &c.diskPercent},
+		column{"guest_total", &c.guestTotal},
+		column{"guest_running", &c.guestRunning},
+		column{"cloudflared_status", &c.cloudflared},
+		column{"maintenance_until", &c.maintenanceUntil},
+		column{"maintenance_reason", &c.maintenanceReason},
+		column{"rejected_total", &c.rejected},
+		column{"body_sha256", &c.bodySHA256},
+		column{"body_bytes", &c.bodyBytes},
 	)
 }
 
 type reportBodies struct {
 	sourceColumns
-	body [][]byte
+	body values[[]byte]
 }
 
 func (c *reportBodies) add(at source, body []byte) {
@@ -284,14 +307,14 @@ func (c *reportBodies) add(at source, body []byte) {
 	c.body = append(c.body, body)
 }
 
-func (c *reportBodies) columns() []column { return c.with(column{"body", c.body}) }
+func (c *reportBodies) columns() []column { return c.with(column{"body", &c.body}) }
 
 type guestReports struct {
 	sourceColumns
-	guestID                   []string
-	vmid                      []uint32
-	name, status, ctrlVersion []string
-	spec                      [][]byte
+	guestID                   values[string]
+	vmid                      values[uint32]
+	name, status, ctrlVersion values[string]
+	spec                      values[[]byte]
 }
 
 func (c *guestReports) add(at source, g *hub.Guest) {
@@ -306,21 +329,21 @@ func (c *guestReports) add(at source, g *hub.Guest) {
 
 func (c *guestReports) columns() []column {
 	return c.with(
-		column{"guest_id", c.guestID},
-		column{"vmid", c.vmid},
-		column{"name", c.name},
-		column{"status", c.status},
-		column{"controller_version", c.ctrlVersion},
-		column{"spec", c.spec},
+		column{"guest_id", &c.guestID},
+		column{"vmid", &c.vmid},
+		column{"name", &c.name},
+		column{"status", &c.status},
+		column{"controller_version", &c.ctrlVersion},
+		column{"spec", &c.spec},
 	)
 }
 
 type rejectedItems struct {
 	sourceColumns
-	section  []string
-	position []int32
-	reason   []string
-	item     [][]byte
+	section  values[string]
+	position values[int32]
+	reason   values[string]
+	item     values[[]byte]
 }
 
 func (c *rejectedItems) add(at source, r *hub.RejectedItem) {
@@ -333,32 +356,32 @@ func (c *rejectedItems) add(at source, r *hub.RejectedItem) {
 
 func (c *rejectedItems) columns() []column {
 	return c.with(
-		column{"section", c.section},
-		column{"position", c.position},
-		column{"reason", c.reason},
-		column{"item", c.item},
+		column{"section", &c.section},
+		column{"position", &c.position},
+		column{"reason", &c.reason},
+		column{"item", &c.item},
 	)
 }
 
 type rejectedReports struct {
 	sourceColumns
-	kind   []uint8
-	reason []string
-	body   [][]byte
+	kind   values[uint8]
+	reason values[string]
+	body   values[[]byte]
 }
 
 func (c *rejectedReports) columns() []column {
-	return c.with(column{"kind", c.kind}, column{"reason", c.reason}, column{"body", c.body})
+	return c.with(column{"kind", &c.kind}, column{"reason", &c.reason}, column{"body", &c.body})
 }
 
 type eventRows struct {
-	id, typ, severity, customerID, hostID  []string
-	at, detectedAt                         []time.Time
-	silence                                []float64
-	reason, source, foldedInto, suppressed []string
-	hosts                                  [][]string
-	spoolID                                []string
-	spoolSeq                               []uint64
+	id, typ, severity, customerID, hostID  values[string]
+	at, detectedAt                         values[time.Time]
+	silence                                values[float64]
+	reason, source, foldedInto, suppressed values[string]
+	hosts                                  values[[]string]
+	spoolID                                values[string]
+	spoolSeq                               values[uint64]
 }
 
 func (c *eventRows) rows() int { return len(c.id) }
@@ -383,34 +406,34 @@ func (c *eventRows) add(at hub.Position, e *hub.Event) {
 
 func (c *eventRows) columns() []column {
 	return []column{
-		{"event_id", c.id},
-		{"type", c.typ},
-		{"severity", c.severity},
-		{"customer_id", c.customerID},
-		{"host_id", c.hostID},
-		{"at", c.at},
-		{"detected_at", c.detectedAt},
-		{"silence_seconds", c.silence},
-		{"reason", c.reason},
-		{"source", c.source},
-		{"folded_into", c.foldedInto},
-		{"suppressed_by", c.suppressed},
-		{"hosts", c.hosts},
-		{"spool_id", c.spoolID},
-		{"spool_seq", c.spoolSeq},
+		{"event_id", &c.id},
+		{"type", &c.typ},
+		{"severity", &c.severity},
+		{"customer_id", &c.customerID},
+		{"host_id", &c.hostID},
+		{"at", &c.at},
+		{"detected_at", &c.detectedAt},
+		{"silence_seconds", &c.silence},
+		{"reason", &c.reason},
+		{"source", &c.source},
+		{"folded_into", &c.foldedInto},
+		{"suppressed_by", &c.suppressed},
+		{"hosts", &c.hosts},
+		{"spool_id", &c.spoolID},
+		{"spool_seq", &c.spoolSeq},
 	}
 }
 
 type switchStates struct {
-	hostID, customerID, state []string
-	since, lastAt, decided    []time.Time
-	silent                    []uint8
-	episodeID, spoolID        []string
-	episodeSeq, spoolSeq      []uint64
-	lifecycle, fold, flapID   []string
-	watchedFrom               []*time.Time
-	silences                  [][]time.Time
-	flapSeq                   []uint64
+	hostID, customerID, state values[string]
+	since, lastAt, decided    values[time.Time]
+	silent                    values[uint8]
+	episodeID, spoolID        values[string]
+	episodeSeq, spoolSeq      values[uint64]
+	lifecycle, fold, flapID   values[string]
+	watchedFrom               values[*time.Time]
+	silences                  values[[]time.Time]
+	flapSeq                   values[uint64]
 }
 
 func (c *switchStates) rows() int { return len(c.hostID) }
@@ -456,51 +479,51 @@ func (c *switchStates) addMore(s *hub.HostState) {
 
 func (c *switchStates) columns() []column {
 	return []column{
-		{"host_id", c.hostID},
-		{"customer_id", c.customerID},
-		{"state", c.state},
-		{"since", c.since},
-		{"silent", c.silent},
-		{"last_report_at", c.lastAt},
-		{"episode_spool_id", c.episodeID},
-		{"episode_spool_seq", c.episodeSeq},
-		{"decided_at", c.decided},
-		{"lifecycle", c.lifecycle},
-		{"watched_from", c.watchedFrom},
-		{"folded_into", c.fold},
-		{"silences", c.silences},
-		{"flapping_spool_id", c.flapID},
-		{"flapping_spool_seq", c.flapSeq},
-		{"spool_id", c.spoolID},
-		{"spool_seq", c.spoolSeq},
+		{"host_id", &c.hostID},
+		{"customer_id", &c.customerID},
+		{"state", &c.state},
+		{"since", &c.since},
+		{"silent", &c.silent},
+		{"last_report_at", &c.lastAt},
+		{"episode_spool_id", &c.episodeID},
+		{"episode_spool_seq", &c.episodeSeq},
+		{"decided_at", &c.decided},
+		{"lifecycle", &c.lifecycle},
+		{"watched_from", &c.watchedFrom},
+		{"folded_into", &c.fold},
+		{"silences", &c.silences},
+		{"flapping_spool_id", &c.flapID},
+		{"flapping_spool_seq", &c.flapSeq},
+		{"spool_id", &c.spoolID},
+		{"spool_seq", &c.spoolSeq},
 	}
 }
 
 type blindTimes struct {
-	from, to       []time.Time
-	cause, spoolID []string
-	spoolSeq       []uint64
+	from, to       values[time.Time]
+	cause, spoolID values[string]
+	spoolSeq       values[uint64]
 }
 
 func (c *blindTimes) rows() int { return len(c.cause) }
 
 func (c *blindTimes) columns() []column {
 	return []column{
-		{"from_at", c.from},
-		{"to_at", c.to},
-		{"cause", c.cause},
-		{"spool_id", c.spoolID},
-		{"spool_seq", c.spoolSeq},
+		{"from_at", &c.from},
+		{"to_at", &c.to},
+		{"cause", &c.cause},
+		{"spool_id", &c.spoolID},
+		{"spool_seq", &c.spoolSeq},
 	}
 }
 
 type fleetCommits struct {
-	revision, author, subject, signer        []string
-	verdict, reason, why                     []string
-	committedAt, decidedAt                   []time.Time
-	hosts, added, removed, changed, badFiles []uint32
-	spoolID                                  []string
-	spoolSeq                                 []uint64
+	revision, author, subject, signer        values[string]
+	verdict, reason, why                     values[string]
+	committedAt, decidedAt                   values[time.Time]
+	hosts, added, removed, changed, badFiles values[uint32]
+	spoolID                                  values[string]
+	spoolSeq                                 values[uint64]
 }
 
 func (c *fleetCommits) rows() int { return len(c.revision) }
@@ -526,22 +549,22 @@ func (c *fleetCommits) add(at hub.Position, f *hub.FleetCommit) {
 
 func (c *fleetCommits) columns() []column {
 	return []column{
-		{"revision", c.revision},
-		{"author", c.author},
-		{"committed_at", c.committedAt},
-		{"subject", c.subject},
-		{"signer", c.signer},
-		{"verdict", c.verdict},
-		{"reason", c.reason},
-		{"why", c.why},
-		{"decided_at", c.decidedAt},
-		{"hosts", c.hosts},
-		{"added", c.added},
-		{"removed", c.removed},
-		{"changed", c.changed},
-		{"bad_files", c.badFiles},
-		{"spool_id", c.spoolID},
-		{"spool_seq", c.spoolSeq},
+		{"revision", &c.revision},
+		{"author", &c.author},
+		{"committed_at", &c.committedAt},
+		{"subject", &c.subject},
+		{"signer", &c.signer},
+		{"verdict", &c.verdict},
+		{"reason", &c.reason},
+		{"why", &c.why},
+		{"decided_at", &c.decidedAt},
+		{"hosts", &c.hosts},
+		{"added", &c.added},
+		{"removed", &c.removed},
+		{"changed", &c.changed},
+		{"bad_files", &c.badFiles},
+		{"spool_id", &c.spoolID},
+		{"spool_seq", &c.spoolSeq},
 	}
 }
 

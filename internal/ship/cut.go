@@ -19,7 +19,7 @@ import (
 // guests, and a block must stay under the server's max_insert_block_size.
 const (
 	maxCutRecords = 20_000
-	maxCutBytes   = 14 << 20
+	maxCutBytes   = 28 << 20
 	maxCutRows    = 300_000
 )
 
@@ -148,6 +148,17 @@ func loadCut(s *spool.Spool) (*cut, error) {
 
 // newCut returns a cut without records that begins at a place of the spool.
 func newCut(start spool.Cursor) *cut { return &cut{Start: start, End: start} }
+
+// newCutIn is newCut in the room of a cut that is done with; nil: there is none.
+func newCutIn(room *cut, start spool.Cursor) *cut {
+	c := newCut(start)
+	if room != nil {
+		room.batch.Reset()
+		clear(room.entries)
+		c.batch, c.entries = room.batch, room.entries[:0]
+	}
+	return c
+}
 
 // read collects the records that follow, as many as are there, until a bound is
 // met. It may be called again when there are more.

@@ -96,6 +96,7 @@ type Shipper struct {
 	found   time.Time      // when a record was last found that ClickHouse does not take
 	boot    string         // the server's run when it was last asked; empty: it was not
 	reading <-chan *cut    // gets what follows the cut that is sent; nil: nobody reads ahead
+	room    *cut           // one that is done with, for the next; nil: there is none
 
 	mu     sync.Mutex
 	status Status
@@ -157,7 +158,10 @@ func (s *Shipper) Run(ctx context.Context) {
 		if s.deliver(ctx, c, doubt) != nil {
 			return
 		}
-		resumed = nil
+		resumed, s.room = nil, nil
+		if len(c.entries) >= enough {
+			s.room = c // where much comes, more will
+		}
 		select {
 		case work := <-s.between:
 			work(ctx)
@@ -182,14 +186,14 @@ func (s *Shipper) nextCut(resumed *cut) (*cut, error) {
 // readAhead reads what follows a cut while that is sent: reading takes the hub as
 // long as storing takes ClickHouse.
 func (s *Shipper) readAhead(c *cut) {
-	next, read := newCut(c.End), make(chan *cut, 1)
+	next, read := newCutIn(s.room, c.End), make(chan *cut, 1)
 	go func() {
 		if next.read(s.o.Spool) != nil {
 			next = nil // nextCut tries again, and tells of it
 		}
 		read <- next
 	}()
-	s.reading = read
+	s.reading, s.room = read, nil
 }
 
 // endReading waits for what is being read ahead, and returns it; nil: nothing is.
