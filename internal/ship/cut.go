@@ -161,9 +161,11 @@ func newCutIn(room *cut, start spool.Cursor) *cut {
 }
 
 // read collects the records that follow, as many as are there, until a bound is
-// met. It may be called again when there are more.
-func (c *cut) read(s *spool.Spool) error {
-	return c.readWhile(s, func(e entry) bool { return c.fits(e) })
+// met. Unless one is, more may join when they come: call it again.
+func (c *cut) read(s *spool.Spool) (more bool, err error) {
+	more = true
+	err = c.readWhile(s, func(e entry) bool { more = c.fits(e); return more })
+	return more, err
 }
 
 // readAgain collects the records of a cut that was written down, as far as they

@@ -95,7 +95,7 @@ type Shipper struct {
 	refused map[string]int // records that a table refused since it took one
 	found   time.Time      // when a record was last found that ClickHouse does not take
 	boot    string         // the server's run when it was last asked; empty: it was not
-	reading <-chan *cut    // gets what follows the cut that is sent; nil: nobody reads ahead
+	ahead   *reading       // nil: nothing is read ahead
 	room    *cut           // one that is done with, for the next; nil: there is none
 
 	mu     sync.Mutex
@@ -105,7 +105,9 @@ type Shipper struct {
 const (
 	defaultLinger = time.Second
 	// A cut of this many records does not wait for more.
-	enough     = 5000
+	enough = 5000
+	// What comes while a cut is sent is read this often.
+	readEvery  = 20 * time.Millisecond
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 5 * time.Second
 )
@@ -180,30 +182,55 @@ func (s *Shipper) nextCut(resumed *cut) (*cut, error) {
 	if c == nil || c.Start != s.o.Spool.Cursor() {
 		c = newCut(s.o.Spool.Cursor())
 	}
-	return c, c.read(s.o.Spool)
+	_, err := c.read(s.o.Spool)
+	return c, err
 }
 
-// readAhead reads what follows a cut while that is sent: reading takes the hub as
-// long as storing takes ClickHouse.
+// reading is what follows the cut that is sent being read.
+type reading struct {
+	stop chan struct{}
+	cut  chan *cut // gets it; nil: it could not be read
+}
+
+// readAhead reads what follows a cut while that is sent, also what only comes
+// meanwhile: reading takes the hub as long as storing takes ClickHouse.
 func (s *Shipper) readAhead(c *cut) {
-	next, read := newCutIn(s.room, c.End), make(chan *cut, 1)
-	go func() {
-		if next.read(s.o.Spool) != nil {
-			next = nil // nextCut tries again, and tells of it
-		}
-		read <- next
-	}()
-	s.reading, s.room = read, nil
+	next, r := newCutIn(s.room, c.End), &reading{make(chan struct{}), make(chan *cut, 1)}
+	s.ahead, s.room = r, nil
+	go func() { r.cut <- s.follow(next, r.stop) }()
 }
 
-// endReading waits for what is being read ahead, and returns it; nil: nothing is.
+// follow collects records until a bound of the cut is met or stop is closed.
+func (s *Shipper) follow(c *cut, stop <-chan struct{}) *cut {
+	for {
+		changed := s.o.Spool.Changed()
+		if more, err := c.read(s.o.Spool); err != nil {
+			return nil // nextCut tries again, and tells of it
+		} else if !more {
+			return c
+		}
+		select {
+		case <-changed:
+		case <-stop:
+			return c
+		}
+		select {
+		case <-time.After(readEvery): // what else comes is read with it
+		case <-stop:
+			return c
+		}
+	}
+}
+
+// endReading returns what was read ahead; nil: nothing was.
 func (s *Shipper) endReading() *cut {
-	if s.reading == nil {
+	r := s.ahead
+	if r == nil {
 		return nil
 	}
-	c := <-s.reading
-	s.reading = nil
-	return c
+	s.ahead = nil
+	close(r.stop)
+	return <-r.cut
 }
 
 // inherited returns which tables are in doubt of a cut of records that an earlier
