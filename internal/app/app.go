@@ -143,7 +143,7 @@ func New(o Options) (a *App, err error) {
 		Timing: timing, Refusing: a.refusing, Memory: a.spool, Journal: a.spool, Logger: a.log.With("part", "switch"),
 	})
 	a.watch = deadman.New(deadman.Options{
-		Store: a.db, Backlog: a.shipper, Journal: a.spool, Eyes: a.sight, Memory: a.spool,
+		Store: a.db, Records: a.db, Backlog: a.shipper, Journal: a.spool, Eyes: a.sight, Memory: a.spool,
 		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen,
 		Base: a.thresholds(), Timing: timing, Interval: a.cfg.Monitor.Interval, Logger: a.log.With("part", "switch"),
 	})
@@ -236,6 +236,7 @@ func (a *App) openServer(version string) (err error) {
 		Ready: a.ready, FleetStatus: func() any { return a.fleetStatus() }, Webhook: webhook,
 		Status:         func(owner string) (any, error) { return a.status(version, owner) },
 		Accept:         a.accept,
+		Explain:        a.explain,
 		Probe:          a.prober.Answer,
 		Replay:         a.replay,
 		MaxConnections: a.cfg.Ingest.MaxConnections, MaxInFlightBytes: int64(a.cfg.Ingest.MaxInFlightBytes),

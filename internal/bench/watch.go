@@ -51,3 +51,4 @@ func (nothingWaits) Visible(time.Time) error { return nil }
 type open struct{ log *blind.Log }
 
 func (o open) Log(time.Time) (*blind.Log, error) { return o.log, nil }
+func (o open) Blind() []blind.Interval           { return o.log.Intervals() }

@@ -64,6 +64,9 @@ type Eyes interface {
 	// Log returns the blind log, complete up to t and the same as long as nothing
 	// is added; or why there can be no judgement at t.
 	Log(t time.Time) (*blind.Log, error)
+	// Blind returns the intervals of the log, oldest first, also while there can be no
+	// judgement.
+	Blind() []blind.Interval
 }
 
 // Memory keeps small states durably; see spool.Spool.
@@ -72,10 +75,11 @@ type Memory interface {
 	WriteState(name string, data []byte) error
 }
 
-// Options are the parts of a Switch. All but Memory, Judged, Interval and Now are
-// needed.
+// Options are the parts of a Switch. All but Records, Memory, Judged, Interval and
+// Now are needed.
 type Options struct {
 	Store    Store
+	Records  Records // for Explain alone
 	Backlog  Backlog
 	Journal  Journal
 	Eyes     Eyes
@@ -95,10 +99,11 @@ type Status struct {
 	LastJudged time.Time // slot time of the last evaluation that judged
 	HeldBy     string    // why the newest evaluation was held back; empty: it judged
 	HeldSince  time.Time
-	Evaluated  uint64 // evaluations that judged
-	Held       uint64 // evaluations that were held back
-	KeptBack   int    // hosts whose silence is not told yet, because the whole fleet fell silent
-	Failed     uint64 // times that a host could not be judged
+	Evaluated  uint64    // evaluations that judged
+	Held       uint64    // evaluations that were held back
+	KeptBack   int       // hosts whose silence is not told yet, because the whole fleet fell silent
+	KeptUntil  time.Time // until then at most
+	Failed     uint64    // times that a host could not be judged
 	Events     map[hub.EventType]uint64
 }
 
@@ -294,7 +299,7 @@ func (s *Switch) record(ctx context.Context, out Outcome) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status.KeptBack = out.Held
+	s.status.KeptBack, s.status.KeptUntil = out.Held, out.Hold.Until
 	return nil
 }
 

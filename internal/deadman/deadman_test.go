@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,10 @@ type world struct {
 	shipper *ship.Shipper
 	fleet   *hub.Fleet
 	ready   time.Time
+	now     time.Time
+	timing  deadman.Timing
+	eyes    deadman.Eyes // nil: awake from ready on
+	monitor hub.Thresholds
 	seen    map[string]hub.Receipt // what only the hub's memory knows
 	sw      *deadman.Switch
 	seq     uint64
@@ -84,7 +89,7 @@ func newWorld(t *testing.T, hosts ...*hub.Host) *world {
 
 func (w *world) setFleet(hosts ...*hub.Host) {
 	w.t.Helper()
-	f, err := hub.NewFleet(hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}}, Hosts: hosts})
+	f, err := hub.NewFleet(hub.FleetSpec{Monitor: w.monitor, Customers: []*hub.Customer{{Name: "acme"}}, Hosts: hosts})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -97,11 +102,25 @@ func (w *world) setFleet(hosts ...*hub.Host) {
 // restart gives the switch no memory but what is in ClickHouse.
 func (w *world) restart() {
 	w.sw = deadman.New(deadman.Options{
-		Store: w.db, Backlog: shipped{}, Journal: w.sp, Base: base, Logger: quiet,
-		Fleet:    func() *hub.Fleet { return w.fleet },
-		Eyes:     awake(w.ready),
+		Store: w.db, Records: w.db, Backlog: shipped{}, Journal: w.sp, Base: base, Logger: quiet,
+		Now:   func() time.Time { return w.now },
+		Fleet: func() *hub.Fleet { return w.fleet },
+		Eyes:  w.sees(), Timing: w.timing,
 		LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok },
 	})
+}
+
+func (w *world) sees() deadman.Eyes {
+	if w.eyes != nil {
+		return w.eyes
+	}
+	return awake(w.ready)
+}
+
+// fleetOf changes the thresholds of the whole fleet.
+func (w *world) fleetOf(t hub.Thresholds) {
+	w.monitor = t
+	w.setFleet(slices.Collect(w.fleet.Hosts())...)
 }
 
 // awake is a hub that could accept reports from that instant on. Its tests leave
@@ -113,6 +132,7 @@ func awake(ready time.Time) deadman.Eyes {
 type eyes struct{ log *blind.Log }
 
 func (e eyes) Log(time.Time) (*blind.Log, error) { return e.log, nil }
+func (e eyes) Blind() []blind.Interval           { return e.log.Intervals() }
 
 // shipped is a backlog that is empty: tests wait for the real one themselves,
 // whose times are not the test's.
@@ -139,6 +159,7 @@ func (w *world) report(host string, d time.Duration) hub.Receipt {
 // ClickHouse, as "stale down recovered".
 func (w *world) tick(d time.Duration) string {
 	w.t.Helper()
+	w.now = at(d)
 	if err := w.sw.Tick(w.t.Context(), at(d)); err != nil {
 		w.t.Fatal(err)
 	}
@@ -316,6 +337,7 @@ func (b *broken) FirstReports(context.Context, map[string]time.Time) (map[string
 }
 
 func (b *broken) Log(time.Time) (*blind.Log, error) { return b.log, b.eyes }
+func (b *broken) Blind() []blind.Interval           { return b.log.Intervals() }
 
 func (b *broken) Visible(time.Time) error { return b.backlog }
 

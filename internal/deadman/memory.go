@@ -2,6 +2,7 @@ package deadman
 
 import (
 	"iter"
+	"sync"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
@@ -9,7 +10,10 @@ import (
 
 // memory is the newest state of every host that has one. It is made for a
 // million of them: what is rare stands apart, names that many share stand once.
+// One goroutine puts and reads it; others may only peek.
 type memory struct {
+	mu sync.Mutex // held by put and peek
+
 	index map[string]int32 // host → row
 	hosts []string
 	rows  []row
@@ -58,6 +62,13 @@ func (m *memory) get(host string) *hub.HostState {
 	return &s
 }
 
+// peek is get for any goroutine.
+func (m *memory) peek(host string) *hub.HostState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.get(host)
+}
+
 // reported reports whether a report of the host was ever looked at.
 func (m *memory) reported(host string) bool {
 	i, ok := m.index[host]
@@ -77,6 +88,8 @@ func (m *memory) at(i int32) hub.HostState {
 // put keeps a state unless a newer one of the host is known, and reports whether
 // it did.
 func (m *memory) put(s hub.HostState) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	i, ok := m.index[s.HostID]
 	if !ok {
 		i = int32(len(m.rows))

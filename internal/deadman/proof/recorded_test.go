@@ -132,6 +132,7 @@ type tell struct {
 }
 
 func (s *tell) Log(time.Time) (*blind.Log, error) { return nil, nil }
+func (s *tell) Blind() []blind.Interval           { return nil }
 
 func (s *tell) Candidates(context.Context, clickhouse.Question) (clickhouse.Answer, error) {
 	return s.answer, s.err
