@@ -62,7 +62,11 @@ const (
 	engineFolder   = "clickhouse"
 )
 
-const recentState = "recent" // the retry index, in the spool's folder
+// States in the spool's folder.
+const (
+	recentState = "recent" // the retry index
+	formerState = "former" // keys that left the fleet in the last day
+)
 
 // App is one hub.
 type App struct {
@@ -197,6 +201,13 @@ func (a *App) openIngest() error {
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.log.Warn("the index of recent reports is lost: a retry of a report older than the spool would count twice", "error", err)
+	}
+	former, err := sp.ReadState(formerState)
+	if err == nil {
+		err = a.acceptor.RestoreFormerKeys(former)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.log.Warn("it is not known which keys left the fleet lately: hosts that still have them count as silent", "error", err)
 	}
 	return nil
 }

@@ -46,6 +46,7 @@ type world struct {
 	// The process; nil while it does not run.
 	sight      *deadman.Sight
 	evaluators [2]*deadman.Switch
+	refusing   bool // it accepts no reports: the fleet lost its keys
 
 	fault fault
 }
@@ -117,7 +118,12 @@ func (w *world) clock() time.Time { return instant(w.now) }
 func (w *world) start() {
 	quiet := slog.New(slog.DiscardHandler)
 	w.sight = deadman.NewSight(deadman.SightOptions{Timing: timing, Memory: w, Journal: w, Now: w.clock, Logger: quiet,
-		Refusing: func() (blind.Cause, string) { return "", "" }})
+		Refusing: func() (blind.Cause, string) {
+			if w.refusing {
+				return blind.AuthBroken, "the fleet lost its keys"
+			}
+			return "", ""
+		}})
 	for i := range w.evaluators {
 		w.evaluators[i] = deadman.New(deadman.Options{Store: w, Backlog: w, Journal: w, Eyes: w.sight, Memory: w, Base: base, Timing: timing, Logger: quiet,
 			Fleet: func() *hub.Fleet { return w.fleet }, LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok }})
@@ -293,7 +299,7 @@ func (w *world) look() {
 
 // report is accepted if the hub runs.
 func (w *world) report(id string) {
-	if w.sight == nil || w.hosts[id].Lifecycle == hub.Retired {
+	if w.sight == nil || w.refusing || w.hosts[id].Lifecycle == hub.Retired {
 		return
 	}
 	w.last = max(w.last, w.now) // received_at never goes back
@@ -327,7 +333,7 @@ func (w *world) tick(which int, f fault, lag bool) {
 	alive := w.surviving(func() { held = w.evaluators[which].Tick(context.Background(), w.clock()) })
 	w.fault = fault{}
 	decided := slices.ContainsFunc(w.unshipped[before:], func(record) bool { return true })
-	switch mayJudge := !f.query && f.asleep == 0 && w.plausible(f) && (!lag || before == 0); {
+	switch mayJudge := !w.refusing && !f.query && f.asleep == 0 && w.plausible(f) && (!lag || before == 0); {
 	case alive && (held == nil) != mayJudge:
 		w.t.Fatalf("held back by %v, and may judge: %v", held, mayJudge)
 	case mayJudge && (alive || decided):
@@ -436,6 +442,17 @@ func (w *world) lives(steps, every int, talking []string) {
 	}
 }
 
+// refuses has the hub refuse everybody for a while, and then not any more.
+func (w *world) refuses(steps, every int, talking []string) {
+	from := min(w.m.looks[len(w.m.looks)-1], w.now+1)
+	w.refusing = true
+	w.lives(steps, every, talking)
+	w.refusing = false
+	w.now++
+	w.look()
+	w.m.refused(from, w.now)
+}
+
 // trace draws what happens, and makes it happen.
 func trace(t *rapid.T) {
 	w := newWorld(t)
@@ -451,7 +468,7 @@ func trace(t *rapid.T) {
 	for range rapid.IntRange(1, 25).Draw(t, "actions") {
 		action := rapid.SampledFrom([]string{
 			"live", "live", "live", "live", "flap", "report", "duplicate", "tick", "missed ticks", "query error", "lag",
-			"partial", "race", "asleep in a query", "crash", "crash in a look", "restart", "outage", "suspend", "clock back", "fleet", "fleet", "second", "second asleep",
+			"partial", "race", "asleep in a query", "crash", "crash in a look", "restart", "outage", "keys lost", "suspend", "clock back", "fleet", "fleet", "second", "second asleep",
 		}).Draw(t, "action")
 		switch action {
 		case "live":
@@ -499,6 +516,8 @@ func trace(t *rapid.T) {
 			w.restart(rapid.IntRange(0, 3).Draw(t, "away"))
 		case "outage":
 			w.restart(length())
+		case "keys lost":
+			w.refuses(length(), 20, some("talks"))
 		case "suspend":
 			w.now += length()
 			if rapid.Bool().Draw(t, "judged before a look") {

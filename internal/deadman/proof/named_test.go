@@ -114,3 +114,24 @@ func TestP21_ReplaysAndBackfill(t *testing.T) {
 		}
 	})
 }
+
+// A fleet that lost its keys is the hub's own outage, however long it lasts: its
+// hosts are refused, are heard again within their grace, and nothing is said.
+func TestP07_LostKeysAreSilent(t *testing.T) {
+	for _, steps := range []int{1, 19, 21, 119, 241, 2000} {
+		once(t, func(w *world) {
+			all := strings.Fields("h0 " + most)
+			w.run("live 60 h0 " + most)
+			w.refuses(steps, 20, all)
+			w.lives(19, 30, nil)
+			w.run("live 60 h0 " + most)
+			if len(w.log) > 0 { // the operators are told that the switch is held
+				w.t.Errorf("refused for %d steps: %v", steps, w.log)
+			}
+			w.run("live 400 " + most)
+			if got := w.raisedOf("h0"); got != "stale down" {
+				w.t.Errorf("and then silence is noticed: %q", got)
+			}
+		})
+	}
+}
