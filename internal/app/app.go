@@ -126,7 +126,8 @@ func New(o Options) (a *App, err error) {
 	if a.id, err = dataDirID(a.cfg.DataDir); err != nil {
 		return a, err
 	}
-	if err := a.openIngest(); err != nil {
+	recall := deadman.NewRecall()
+	if err := a.openIngest(recall); err != nil {
 		return a, err
 	}
 	if err := a.openFleet(); err != nil {
@@ -147,8 +148,8 @@ func New(o Options) (a *App, err error) {
 		Timing: timing, Refusing: a.refusing, Memory: a.spool, Journal: a.spool, Logger: a.log.With("part", "switch"),
 	})
 	a.watch = deadman.New(deadman.Options{
-		Store: a.db, Records: a.db, Backlog: a.shipper, Journal: a.spool, Eyes: a.sight, Memory: a.spool,
-		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen,
+		Store: a.db, Records: a.db, Backlog: (*backlog)(a), Journal: a.spool, Eyes: a.sight, Memory: a.spool,
+		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, FirstSeen: a.acceptor.FirstSeen, Recall: recall,
 		Base: a.thresholds(), Timing: timing, Interval: a.cfg.Monitor.Interval, Logger: a.log.With("part", "switch"),
 	})
 	return a, a.openServer(o.Version)
@@ -169,8 +170,8 @@ func privateDir(dir string) error {
 	return nil
 }
 
-// openIngest opens the spool and fills the retry index from it.
-func (a *App) openIngest() error {
+// openIngest opens the spool and fills the retry index from it, and recall.
+func (a *App) openIngest(recall *deadman.Recall) error {
 	journal := &journal{}
 	a.acceptor = ingest.New(ingest.Options{
 		Fleets: current(func() *hub.Fleet { return a.roster.Current() }), Spool: journal,
@@ -185,7 +186,10 @@ func (a *App) openIngest() error {
 	defer close(restored)
 	sp, err := spool.Open(spool.Options{
 		Dir: filepath.Join(a.cfg.DataDir, spoolFolder), MaxBytes: int64(a.cfg.Spool.MaxBytes),
-		Logger: a.log.With("part", "spool"), Recovered: a.acceptor.Recover,
+		Logger: a.log.With("part", "spool"), Recovered: func(e spool.Entry) {
+			a.acceptor.Recover(e)
+			recall.Add(e)
+		},
 		BeforeRemove: func() error {
 			<-restored
 			return journal.WriteState(recentState, a.acceptor.Snapshot())
@@ -215,6 +219,13 @@ func (a *App) openIngest() error {
 // journal is the spool before it is open: the spool needs the acceptor to be
 // opened, and the acceptor needs the spool to accept.
 type journal struct{ *spool.Spool }
+
+// backlog tells how far ClickHouse is behind the spool.
+type backlog App
+
+func (b *backlog) Behind() (oldest time.Time, doubt bool) {
+	return b.spool.Stats().OldestUnshipped, b.shipper.Status().Rechecking
+}
 
 // current makes a function a source of the fleet in force.
 type current func() *hub.Fleet

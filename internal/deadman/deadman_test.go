@@ -138,7 +138,7 @@ func (e eyes) Blind() []blind.Interval           { return e.log.Intervals() }
 // whose times are not the test's.
 type shipped struct{}
 
-func (shipped) Visible(time.Time) error { return nil }
+func (shipped) Behind() (time.Time, bool) { return time.Time{}, false }
 
 // report puts an accepted report of that instant into ClickHouse.
 func (w *world) report(host string, d time.Duration) hub.Receipt {
@@ -311,7 +311,7 @@ func TestReturnThatClickHouseDoesNotHaveYet(t *testing.T) {
 
 // broken fails where it is told to.
 type broken struct {
-	candidates, states, decided, first, backlog, eyes, journal error
+	candidates, states, decided, first, eyes, journal error
 
 	answer  clickhouse.Answer
 	state   hub.HostState
@@ -339,14 +339,14 @@ func (b *broken) FirstReports(context.Context, map[string]time.Time) (map[string
 func (b *broken) Log(time.Time) (*blind.Log, error) { return b.log, b.eyes }
 func (b *broken) Blind() []blind.Interval           { return b.log.Intervals() }
 
-func (b *broken) Visible(time.Time) error { return b.backlog }
+func (b *broken) Behind() (time.Time, bool) { return time.Time{}, false }
 
 func (b *broken) Append(context.Context, ...spool.Record) ([]hub.Receipt, error) {
 	b.appends++
 	return nil, b.journal
 }
 
-// An error, a backlog, a missing fleet: no verdict, and the next tick judges.
+// An error, a missing fleet: no verdict, and the next tick judges.
 func TestP10_ErrorsAreNotAbsence(t *testing.T) {
 	fleet, err := hub.NewFleet(hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}}, Hosts: []*hub.Host{active("acme-1")}})
 	if err != nil {
@@ -360,7 +360,6 @@ func TestP10_ErrorsAreNotAbsence(t *testing.T) {
 		"states":        {states: boom},
 		"decided":       {decided: boom},
 		"first reports": {first: boom},
-		"backlog":       {backlog: boom},
 		"blind":         {eyes: boom},
 		"journal":       {journal: boom},
 		"no fleet":      {},

@@ -130,8 +130,11 @@ func (x *Explanation) ask(ctx context.Context, s *Switch, past bool) (known bool
 		}
 		return err != nil
 	}
-	if err := s.o.Backlog.Visible(x.T.Add(-watermark)); err != nil {
-		x.Unsure = append(x.Unsure, err.Error())
+	switch oldest, doubt := s.o.Backlog.Behind(); {
+	case doubt:
+		x.Unsure = append(x.Unsure, "ClickHouse was restarted, and is being asked whether it still has everything")
+	case !oldest.IsZero() && !oldest.After(x.T.Add(-watermark)):
+		x.Unsure = append(x.Unsure, fmt.Sprintf("ClickHouse does not have what was acknowledged since %s yet: events of then may be missing here", stamp(oldest)))
 	}
 	last, ok, err := s.o.Records.LastReportUntil(ctx, x.HostID, x.T)
 	if !unsure("the last report", err) && ok && x.older(hub.Receipt{Position: last.Last, ReceivedAt: last.LastAt}) {
@@ -146,8 +149,8 @@ func (x *Explanation) ask(ctx context.Context, s *Switch, past bool) (known bool
 	if own := s.memory.peek(x.HostID); own != nil && own.DecidedAt.Before(before) && (x.Previous == nil || own.DecidedAt.After(x.Previous.DecidedAt)) {
 		x.Previous, known = own, true
 	}
-	one := []Evidence{x.Evidence}
-	if !unsure("the report that ended the silence", s.addFirstReports(ctx, one)) && !one[0].FirstAfter.After(x.LastAt) {
+	one, err := s.addFirstReports(ctx, []Evidence{x.Evidence}, false)
+	if !unsure("the report that ended the silence", err) && !one[0].FirstAfter.After(x.LastAt) {
 		x.FirstAfter = one[0].FirstAfter
 	}
 	x.Raised, err = s.o.Records.EventsOf(ctx, x.HostID, before, raisedShown)

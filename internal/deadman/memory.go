@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/spool"
+	"felhom.eu/hub/internal/wire"
 )
 
 // memory is the newest state of every host that has one. It is made for a
@@ -23,6 +25,28 @@ type memory struct {
 
 	customers names[string]
 	volumes   names[hub.SpoolID]
+}
+
+// Recall gathers the decisions that the spool holds when it is opened. ClickHouse may
+// not have them yet. Give it to one Switch.
+type Recall struct{ memory *memory }
+
+// NewRecall returns an empty one.
+func NewRecall() *Recall { return &Recall{newMemory()} }
+
+// Add learns of a record of the spool; entries may come in any order. A decision that
+// cannot be read is left out: then ClickHouse's word holds.
+func (r *Recall) Add(e spool.Entry) {
+	if e.Kind != hub.KindDecision {
+		return
+	}
+	d, err := wire.DecodeDecision(e.Body)
+	if err != nil {
+		return
+	}
+	for _, state := range d.States {
+		r.memory.put(state)
+	}
 }
 
 // row is what every state has: 48 bytes. Times are Unix milliseconds.
@@ -73,6 +97,30 @@ func (m *memory) peek(host string) *hub.HostState {
 func (m *memory) reported(host string) bool {
 	i, ok := m.index[host]
 	return ok && states[m.rows[i].state] != hub.NeverSeen
+}
+
+// reportedBefore counts the hosts of which the report last looked at came before t.
+func (m *memory) reportedBefore(t time.Time) (n int) {
+	ms := milli(t)
+	for i := range m.rows {
+		if r := &m.rows[i]; states[r.state] != hub.NeverSeen && r.lastAt < ms {
+			n++
+		}
+	}
+	return n
+}
+
+// since yields the states of hosts of which the report last looked at came at t or
+// later.
+func (m *memory) since(t time.Time) iter.Seq[hub.HostState] {
+	ms := milli(t)
+	return func(yield func(hub.HostState) bool) {
+		for i := range m.rows {
+			if r := &m.rows[i]; states[r.state] != hub.NeverSeen && r.lastAt >= ms && !yield(m.at(int32(i))) {
+				return
+			}
+		}
+	}
 }
 
 func (m *memory) at(i int32) hub.HostState {

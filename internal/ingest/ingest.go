@@ -304,6 +304,12 @@ func keyName(key hub.Key) string {
 // count.
 func (a *Acceptor) LastSeen(hostID string) (hub.Receipt, bool) { return a.recent.last(hostID) }
 
+// FirstSeen returns received_at of a host's first report after an instant; false where
+// there is none, or where so many came since that it is not known which was first.
+func (a *Acceptor) FirstSeen(hostID string, after time.Time) (time.Time, bool) {
+	return a.recent.first(hostID, after)
+}
+
 // Recover learns of a record that the spool holds. Entries may come in any
 // order, more than once, and before or after Restore.
 func (a *Acceptor) Recover(e spool.Entry) {
