@@ -277,7 +277,12 @@ func (h *served) report(hostID, key string) int {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	body := strings.ReplaceAll(string(golden), "acme-5f2c9a1e", hostID)
+	return h.send(key, strings.ReplaceAll(string(golden), "acme-5f2c9a1e", hostID))
+}
+
+// send posts a report and returns the status; 0: the hub could not be reached.
+func (h *served) send(key, body string) int {
+	h.t.Helper()
 	req, err := http.NewRequest(http.MethodPost, "http://"+h.Listen+"/api/v1/host-report", strings.NewReader(body))
 	if err != nil {
 		h.t.Fatal(err)

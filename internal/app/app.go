@@ -62,7 +62,11 @@ const (
 	engineFolder   = "clickhouse"
 )
 
-const recentState = "recent" // the retry index, in the spool's folder
+// States in the spool's folder.
+const (
+	recentState = "recent" // the retry index
+	formerState = "former" // keys that left the fleet in the last day
+)
 
 // App is one hub.
 type App struct {
@@ -122,7 +126,8 @@ func New(o Options) (a *App, err error) {
 	if a.id, err = dataDirID(a.cfg.DataDir); err != nil {
 		return a, err
 	}
-	if err := a.openIngest(); err != nil {
+	recall := deadman.NewRecall()
+	if err := a.openIngest(recall); err != nil {
 		return a, err
 	}
 	if err := a.openFleet(); err != nil {
@@ -143,8 +148,8 @@ func New(o Options) (a *App, err error) {
 		Timing: timing, Refusing: a.refusing, Memory: a.spool, Journal: a.spool, Logger: a.log.With("part", "switch"),
 	})
 	a.watch = deadman.New(deadman.Options{
-		Store: a.db, Backlog: a.shipper, Journal: a.spool, Eyes: a.sight, Memory: a.spool,
-		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen,
+		Store: a.db, Records: a.db, Backlog: (*backlog)(a), Journal: a.spool, Eyes: a.sight, Memory: a.spool,
+		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, FirstSeen: a.acceptor.FirstSeen, Recall: recall,
 		Base: a.thresholds(), Timing: timing, Interval: a.cfg.Monitor.Interval, Logger: a.log.With("part", "switch"),
 	})
 	return a, a.openServer(o.Version)
@@ -165,8 +170,8 @@ func privateDir(dir string) error {
 	return nil
 }
 
-// openIngest opens the spool and fills the retry index from it.
-func (a *App) openIngest() error {
+// openIngest opens the spool and fills the retry index from it, and recall.
+func (a *App) openIngest(recall *deadman.Recall) error {
 	journal := &journal{}
 	a.acceptor = ingest.New(ingest.Options{
 		Fleets: current(func() *hub.Fleet { return a.roster.Current() }), Spool: journal,
@@ -181,7 +186,10 @@ func (a *App) openIngest() error {
 	defer close(restored)
 	sp, err := spool.Open(spool.Options{
 		Dir: filepath.Join(a.cfg.DataDir, spoolFolder), MaxBytes: int64(a.cfg.Spool.MaxBytes),
-		Logger: a.log.With("part", "spool"), Recovered: a.acceptor.Recover,
+		Logger: a.log.With("part", "spool"), Recovered: func(e spool.Entry) {
+			a.acceptor.Recover(e)
+			recall.Add(e)
+		},
 		BeforeRemove: func() error {
 			<-restored
 			return journal.WriteState(recentState, a.acceptor.Snapshot())
@@ -198,12 +206,26 @@ func (a *App) openIngest() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.log.Warn("the index of recent reports is lost: a retry of a report older than the spool would count twice", "error", err)
 	}
+	former, err := sp.ReadState(formerState)
+	if err == nil {
+		err = a.acceptor.RestoreFormerKeys(former)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.log.Warn("it is not known which keys left the fleet lately: hosts that still have them count as silent", "error", err)
+	}
 	return nil
 }
 
 // journal is the spool before it is open: the spool needs the acceptor to be
 // opened, and the acceptor needs the spool to accept.
 type journal struct{ *spool.Spool }
+
+// backlog tells how far ClickHouse is behind the spool.
+type backlog App
+
+func (b *backlog) Behind() (oldest time.Time, doubt bool) {
+	return b.spool.Stats().OldestUnshipped, b.shipper.Status().Rechecking
+}
 
 // current makes a function a source of the fleet in force.
 type current func() *hub.Fleet
@@ -236,6 +258,7 @@ func (a *App) openServer(version string) (err error) {
 		Ready: a.ready, FleetStatus: func() any { return a.fleetStatus() }, Webhook: webhook,
 		Status:         func(owner string) (any, error) { return a.status(version, owner) },
 		Accept:         a.accept,
+		Explain:        a.explain,
 		Probe:          a.prober.Answer,
 		Replay:         a.replay,
 		MaxConnections: a.cfg.Ingest.MaxConnections, MaxInFlightBytes: int64(a.cfg.Ingest.MaxInFlightBytes),

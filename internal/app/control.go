@@ -158,6 +158,9 @@ func (a *App) controlMetrics() []httpapi.Metric {
 	list := []httpapi.Metric{{
 		Name: "hub_refused_hosts", Help: "Hosts whose posts were refused in the last day: an expired key, another host's report, a body that cannot be taken.",
 		Value: func() float64 { return float64(len(a.acceptor.RefusedHosts())) },
+	}, {
+		Name: "hub_locked_out_hosts", Help: "Active hosts that show a key which was theirs until at most a day ago, and were not heard since it ended.",
+		Value: func() float64 { return float64(a.acceptor.LockedOut().Hosts) },
 	}}
 	for label, value := range map[string]func(ingest.KeyAges) int{
 		"1h":    func(k ingest.KeyAges) int { return k.Hour },

@@ -77,6 +77,9 @@ func (a *App) readiness() readiness {
 	if waited := a.acceptor.Stalled(); waited > stalledAfter {
 		d.Problems = append(d.Problems, "the disk has taken no report for "+waited.Round(time.Second).String()+", and some wait")
 	}
+	if l := a.acceptor.LockedOut(); l.Broken() {
+		d.Warnings = append(d.Warnings, lockedOut(l))
+	}
 	if w := a.tlsWarning(); w != "" {
 		d.Warnings = append(d.Warnings, w)
 	}

@@ -45,9 +45,10 @@ SELECT concat('c', leftPad(toString(number %% %d), 3, '0'), '-', leftPad(lower(h
 // costs nothing to look at.
 type nothingWaits struct{}
 
-func (nothingWaits) Visible(time.Time) error { return nil }
+func (nothingWaits) Behind() (time.Time, bool) { return time.Time{}, false }
 
 // open are eyes that never closed.
 type open struct{ log *blind.Log }
 
 func (o open) Log(time.Time) (*blind.Log, error) { return o.log, nil }
+func (o open) Blind() []blind.Interval           { return o.log.Intervals() }

@@ -23,7 +23,7 @@ const (
 	NotReady        Cause = "not_ready"        // no fleet in force, or the disk takes nothing
 	SpoolFull       Cause = "spool_full"       // the spool refuses for want of space
 	Suspended       Cause = "suspended"        // the process or the machine stood still, or the clock was set
-	AuthBroken      Cause = "auth_broken"      // hosts that reported before are refused their keys
+	AuthBroken      Cause = "auth_broken"      // most hosts are refused keys that were theirs; see ingest.Lockout
 	ListenerFailing Cause = "listener_failing" // a probe of the hub's own public address fails
 )
 

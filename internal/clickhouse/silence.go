@@ -112,10 +112,13 @@ WHERE toUnixTimestamp64Milli(decided_at) > toInt64(?) GROUP BY host_id`, t.UnixM
 // States calls f with the newest recorded state of each host, of those named, or
 // of all where none are. A row that cannot be read is given to bad instead.
 func (db *DB) States(ctx context.Context, hosts []string, f func(hub.HostState), bad func(error)) error {
-	where, args := "", []any(nil)
-	if len(hosts) > 0 {
-		where, args = "WHERE host_id IN (?)", []any{hosts}
+	if len(hosts) == 0 {
+		return db.states(ctx, "", f, bad)
 	}
+	return db.states(ctx, "WHERE host_id IN (?)", f, bad, hosts)
+}
+
+func (db *DB) states(ctx context.Context, where string, f func(hub.HostState), bad func(error), args ...any) error {
 	ctx, cancel := db.queryContext(ctx, inOrder)
 	defer cancel()
 	rows, err := db.conn.Query(ctx, `

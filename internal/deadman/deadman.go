@@ -8,8 +8,13 @@
 //
 // Silence counts in ready time: that in which the hub could have accepted a
 // report. What was not is kept by [Sight] in a log of blind time. An error, a
-// timeout, a backlog or an answer that cannot be right is never absence: the
-// evaluation is held back and counted, and the next one judges.
+// timeout or an answer that cannot be right is never absence: the evaluation is held
+// back and counted, and the next one judges.
+//
+// Everything acknowledged counts from the moment on at which it is, whether
+// ClickHouse has it or not: the hub's own index knows the newest reports of every
+// host, and [Recall] the decisions that the spool holds. So a ClickHouse that is an
+// hour behind, which still has all that was shipped to it, delays nothing.
 package deadman
 
 import (
@@ -49,9 +54,10 @@ type Store interface {
 
 // Backlog tells how far ClickHouse is behind.
 type Backlog interface {
-	// Visible returns nil when everything acknowledged up to t, and everything
-	// that an earlier run of the hub left, can be seen by queries.
-	Visible(t time.Time) error
+	// Behind returns received_at of the oldest acknowledged record that ClickHouse
+	// does not have yet, zero where it has them all, and whether it may have lost some
+	// that it had.
+	Behind() (oldest time.Time, doubt bool)
 }
 
 // Journal makes a decision durable.
@@ -64,6 +70,9 @@ type Eyes interface {
 	// Log returns the blind log, complete up to t and the same as long as nothing
 	// is added; or why there can be no judgement at t.
 	Log(t time.Time) (*blind.Log, error)
+	// Blind returns the intervals of the log, oldest first, also while there can be no
+	// judgement.
+	Blind() []blind.Interval
 }
 
 // Memory keeps small states durably; see spool.Spool.
@@ -72,22 +81,27 @@ type Memory interface {
 	WriteState(name string, data []byte) error
 }
 
-// Options are the parts of a Switch. All but Memory, Judged, Interval and Now are
-// needed.
+// Options are the parts of a Switch. All but Records, Memory, FirstSeen, Recall,
+// Judged, Interval and Now are needed.
 type Options struct {
 	Store    Store
+	Records  Records // for Explain alone
 	Backlog  Backlog
 	Journal  Journal
 	Eyes     Eyes
 	Memory   Memory
 	Fleet    func() *hub.Fleet                       // nil: none in force
-	LastSeen func(hostID string) (hub.Receipt, bool) // newest report that this process accepted
-	Judged   func(t time.Time)                       // called after each evaluation that judged
-	Base     hub.Thresholds                          // where the fleet says nothing
-	Timing   Timing
-	Interval time.Duration    // between evaluations; default 60 s
-	Now      func() time.Time // default time.Now
-	Logger   *slog.Logger
+	LastSeen func(hostID string) (hub.Receipt, bool) // newest report acknowledged, as far as the hub itself knows: all that ClickHouse does not have
+	// FirstSeen returns received_at of a host's first report after an instant, where
+	// the hub itself knows that.
+	FirstSeen func(hostID string, after time.Time) (at time.Time, ok bool)
+	Recall    *Recall           // what earlier runs decided, as far as the spool holds it
+	Judged    func(t time.Time) // called after each evaluation that judged
+	Base      hub.Thresholds    // where the fleet says nothing
+	Timing    Timing
+	Interval  time.Duration    // between evaluations; default 60 s
+	Now       func() time.Time // default time.Now
+	Logger    *slog.Logger
 }
 
 // Status is what the switch says of itself.
@@ -95,10 +109,11 @@ type Status struct {
 	LastJudged time.Time // slot time of the last evaluation that judged
 	HeldBy     string    // why the newest evaluation was held back; empty: it judged
 	HeldSince  time.Time
-	Evaluated  uint64 // evaluations that judged
-	Held       uint64 // evaluations that were held back
-	KeptBack   int    // hosts whose silence is not told yet, because the whole fleet fell silent
-	Failed     uint64 // times that a host could not be judged
+	Evaluated  uint64    // evaluations that judged
+	Held       uint64    // evaluations that were held back
+	KeptBack   int       // hosts whose silence is not told yet, because the whole fleet fell silent
+	KeptUntil  time.Time // until then at most
+	Failed     uint64    // times that a host could not be judged
 	Events     map[hub.EventType]uint64
 }
 
@@ -145,7 +160,13 @@ func New(o Options) *Switch {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Switch{o: o, memory: newMemory(), status: Status{Events: map[hub.EventType]uint64{}}}
+	if o.FirstSeen == nil {
+		o.FirstSeen = func(string, time.Time) (time.Time, bool) { return time.Time{}, false }
+	}
+	if o.Recall == nil {
+		o.Recall = NewRecall()
+	}
+	return &Switch{o: o, memory: o.Recall.memory, status: Status{Events: map[hub.EventType]uint64{}}}
 }
 
 // Run evaluates every interval until ctx ends.
@@ -195,9 +216,6 @@ func (s *Switch) evaluate(ctx context.Context, t time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := s.o.Backlog.Visible(t.Add(-watermark)); err != nil {
-		return err
-	}
 	if err := s.load(ctx, fleet, t); err != nil {
 		return fmt.Errorf("the query for recorded states failed: %w", err)
 	}
@@ -217,7 +235,8 @@ func (s *Switch) evaluate(ctx context.Context, t time.Time) error {
 	return s.record(ctx, out)
 }
 
-// load fills the memory with what earlier runs decided, once.
+// load fills the memory with what earlier runs decided, once: beside what the spool
+// holds of it.
 func (s *Switch) load(ctx context.Context, fleet *hub.Fleet, t time.Time) error {
 	if s.loaded {
 		return nil
@@ -294,7 +313,7 @@ func (s *Switch) record(ctx context.Context, out Outcome) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status.KeptBack = out.Held
+	s.status.KeptBack, s.status.KeptUntil = out.Held, out.Hold.Until
 	return nil
 }
 

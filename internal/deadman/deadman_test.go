@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,10 @@ type world struct {
 	shipper *ship.Shipper
 	fleet   *hub.Fleet
 	ready   time.Time
+	now     time.Time
+	timing  deadman.Timing
+	eyes    deadman.Eyes // nil: awake from ready on
+	monitor hub.Thresholds
 	seen    map[string]hub.Receipt // what only the hub's memory knows
 	sw      *deadman.Switch
 	seq     uint64
@@ -84,7 +89,7 @@ func newWorld(t *testing.T, hosts ...*hub.Host) *world {
 
 func (w *world) setFleet(hosts ...*hub.Host) {
 	w.t.Helper()
-	f, err := hub.NewFleet(hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}}, Hosts: hosts})
+	f, err := hub.NewFleet(hub.FleetSpec{Monitor: w.monitor, Customers: []*hub.Customer{{Name: "acme"}}, Hosts: hosts})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -97,11 +102,25 @@ func (w *world) setFleet(hosts ...*hub.Host) {
 // restart gives the switch no memory but what is in ClickHouse.
 func (w *world) restart() {
 	w.sw = deadman.New(deadman.Options{
-		Store: w.db, Backlog: shipped{}, Journal: w.sp, Base: base, Logger: quiet,
-		Fleet:    func() *hub.Fleet { return w.fleet },
-		Eyes:     awake(w.ready),
+		Store: w.db, Records: w.db, Backlog: shipped{}, Journal: w.sp, Base: base, Logger: quiet,
+		Now:   func() time.Time { return w.now },
+		Fleet: func() *hub.Fleet { return w.fleet },
+		Eyes:  w.sees(), Timing: w.timing,
 		LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok },
 	})
+}
+
+func (w *world) sees() deadman.Eyes {
+	if w.eyes != nil {
+		return w.eyes
+	}
+	return awake(w.ready)
+}
+
+// fleetOf changes the thresholds of the whole fleet.
+func (w *world) fleetOf(t hub.Thresholds) {
+	w.monitor = t
+	w.setFleet(slices.Collect(w.fleet.Hosts())...)
 }
 
 // awake is a hub that could accept reports from that instant on. Its tests leave
@@ -113,12 +132,13 @@ func awake(ready time.Time) deadman.Eyes {
 type eyes struct{ log *blind.Log }
 
 func (e eyes) Log(time.Time) (*blind.Log, error) { return e.log, nil }
+func (e eyes) Blind() []blind.Interval           { return e.log.Intervals() }
 
 // shipped is a backlog that is empty: tests wait for the real one themselves,
 // whose times are not the test's.
 type shipped struct{}
 
-func (shipped) Visible(time.Time) error { return nil }
+func (shipped) Behind() (time.Time, bool) { return time.Time{}, false }
 
 // report puts an accepted report of that instant into ClickHouse.
 func (w *world) report(host string, d time.Duration) hub.Receipt {
@@ -139,6 +159,7 @@ func (w *world) report(host string, d time.Duration) hub.Receipt {
 // ClickHouse, as "stale down recovered".
 func (w *world) tick(d time.Duration) string {
 	w.t.Helper()
+	w.now = at(d)
 	if err := w.sw.Tick(w.t.Context(), at(d)); err != nil {
 		w.t.Fatal(err)
 	}
@@ -290,7 +311,7 @@ func TestReturnThatClickHouseDoesNotHaveYet(t *testing.T) {
 
 // broken fails where it is told to.
 type broken struct {
-	candidates, states, decided, first, backlog, eyes, journal error
+	candidates, states, decided, first, eyes, journal error
 
 	answer  clickhouse.Answer
 	state   hub.HostState
@@ -316,15 +337,16 @@ func (b *broken) FirstReports(context.Context, map[string]time.Time) (map[string
 }
 
 func (b *broken) Log(time.Time) (*blind.Log, error) { return b.log, b.eyes }
+func (b *broken) Blind() []blind.Interval           { return b.log.Intervals() }
 
-func (b *broken) Visible(time.Time) error { return b.backlog }
+func (b *broken) Behind() (time.Time, bool) { return time.Time{}, false }
 
 func (b *broken) Append(context.Context, ...spool.Record) ([]hub.Receipt, error) {
 	b.appends++
 	return nil, b.journal
 }
 
-// An error, a backlog, a missing fleet: no verdict, and the next tick judges.
+// An error, a missing fleet: no verdict, and the next tick judges.
 func TestP10_ErrorsAreNotAbsence(t *testing.T) {
 	fleet, err := hub.NewFleet(hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}}, Hosts: []*hub.Host{active("acme-1")}})
 	if err != nil {
@@ -338,7 +360,6 @@ func TestP10_ErrorsAreNotAbsence(t *testing.T) {
 		"states":        {states: boom},
 		"decided":       {decided: boom},
 		"first reports": {first: boom},
-		"backlog":       {backlog: boom},
 		"blind":         {eyes: boom},
 		"journal":       {journal: boom},
 		"no fleet":      {},

@@ -52,7 +52,8 @@ func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
 	if err := s.catchUp(ctx); err != nil {
 		return nil, fmt.Errorf("the query for recorded states failed: %w", err)
 	}
-	g := gathering{s: s, rule: rule, cuts: make(map[time.Duration]time.Time, len(s.survey.thresholds)), known: map[string]bool{}}
+	oldest, doubt := s.o.Backlog.Behind() // before the question: the answer may know more
+	g := gathering{s: s, rule: rule, oldest: oldest, doubt: doubt, cuts: make(map[time.Duration]time.Time, len(s.survey.thresholds)), known: map[string]bool{}}
 	q := clickhouse.Question{Cut: time.UnixMilli(0), All: !s.asked}
 	for d := range s.survey.thresholds {
 		g.cuts[d] = rule.Cut(d)
@@ -66,7 +67,7 @@ func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
 	for _, bad := range answer.Bad {
 		s.badRow(bad)
 	}
-	if err := s.plausible(answer, rule.T); err != nil {
+	if err := s.plausible(answer, rule.T, oldest); err != nil {
 		return nil, err
 	}
 	s.caughtUp = rule.T.Add(-watermark)
@@ -74,20 +75,28 @@ func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
 	for _, c := range answer.Silences {
 		g.candidate(c)
 	}
+	if !oldest.IsZero() {
+		for state := range s.memory.since(oldest) { // of these the answer may know nothing
+			g.candidate(clickhouse.Silence{HostID: state.HostID, Last: state.Last, LastAt: state.LastAt})
+		}
+	}
 	for _, host := range s.survey.moved {
 		g.moved(host)
 	}
 	s.survey.moved = slices.DeleteFunc(s.survey.moved, func(host string) bool { return !g.known[host] })
 	for state := range s.memory.restless() {
 		g.flapping(state)
+		g.returned(state)
 	}
 	for _, h := range s.survey.unseen {
+		g.newcomer(h)
 		g.awaited(h)
 	}
-	if err := s.addFirstReports(ctx, g.evidence); err != nil {
+	evidence, err := s.addFirstReports(ctx, g.evidence, doubt)
+	if err != nil {
 		return nil, fmt.Errorf("the query for first reports failed: %w", err)
 	}
-	return g.evidence, nil
+	return evidence, nil
 }
 
 // curious lists the hosts of which the newest report is of interest, however new
@@ -111,12 +120,17 @@ const (
 	missingHosts = 3
 )
 
-// plausible refuses an answer that knows of far fewer hosts than the hub does.
-func (s *Switch) plausible(answer clickhouse.Answer, t time.Time) error {
+// plausible refuses an answer that knows of far fewer hosts than the hub does. Of the
+// hosts whose reports may all be among those that wait, from oldest on, it need not
+// know.
+func (s *Switch) plausible(answer clickhouse.Answer, t, oldest time.Time) error {
 	s.survey.unseen = slices.DeleteFunc(s.survey.unseen, func(h *hub.Host) bool { return s.memory.reported(h.ID) })
 	known := s.memory.looked
+	if !oldest.IsZero() {
+		known = s.memory.reportedBefore(oldest)
+	}
 	for _, h := range s.survey.unseen {
-		if seen, ok := s.o.LastSeen(h.ID); ok && !seen.ReceivedAt.After(t.Add(-watermark)) {
+		if seen, ok := s.o.LastSeen(h.ID); ok && !seen.ReceivedAt.After(t.Add(-watermark)) && (oldest.IsZero() || seen.ReceivedAt.Before(oldest)) {
 			known++
 		}
 	}
@@ -151,6 +165,8 @@ func (s *Switch) catchUp(ctx context.Context) error {
 type gathering struct {
 	s        *Switch
 	rule     *Rule
+	oldest   time.Time // ClickHouse does not have what was acknowledged from then on; zero: it has all
+	doubt    bool      // it may have lost some of the rest
 	cuts     map[time.Duration]time.Time
 	known    map[string]bool
 	evidence []Evidence
@@ -179,14 +195,63 @@ func (g *gathering) candidate(c clickhouse.Silence) {
 		return
 	}
 	e := Evidence{HostID: c.HostID, Last: c.Last, LastAt: c.LastAt, Previous: g.s.memory.get(c.HostID)}
+	p := e.Previous
+	if p != nil && e.older(hub.Receipt{Position: p.Last, ReceivedAt: p.LastAt}) {
+		e.Last, e.LastAt = p.Last, p.LastAt // which ClickHouse does not have yet
+	}
 	if seen, ok := g.s.o.LastSeen(c.HostID); ok && e.older(seen) {
-		if p := e.Previous; p != nil && p.State != hub.OK && p.State != hub.NeverSeen && !c.LastAt.After(p.LastAt) {
-			g.known[c.HostID] = true
-			return // it spoke again; which report was the first is known when ClickHouse has it
+		if p != nil && fellSilent(p) && !c.LastAt.After(p.LastAt) {
+			g.spoke(e, seen)
+			return
 		}
-		e.Last, e.LastAt = seen.Position, seen.ReceivedAt
+		if c.Last, c.LastAt = seen.Position, seen.ReceivedAt; g.unmoved(c) {
+			return // while ClickHouse is behind it takes many hosts for silent
+		}
+		e.Last, e.LastAt = c.Last, c.LastAt
 	}
 	g.add(e)
+}
+
+// fellSilent reports whether a silence is recorded that goes on.
+func fellSilent(s *hub.HostState) bool { return s.State != hub.OK && s.State != hub.NeverSeen }
+
+// spoke is a silent host that was heard again, of which ClickHouse does not know.
+// Which report ended the silence the hub knows itself, or ClickHouse when it has it.
+func (g *gathering) spoke(e Evidence, seen hub.Receipt) {
+	first, ok := time.Time{}, false
+	if g.waits(seen) {
+		first, ok = g.s.o.FirstSeen(e.HostID, e.Previous.LastAt)
+	}
+	if !ok {
+		g.known[e.HostID] = true // it is not silent either
+		return
+	}
+	e.Last, e.LastAt, e.FirstAfter = seen.Position, seen.ReceivedAt, first
+	g.add(e)
+}
+
+// waits reports whether a report may still be on its way to ClickHouse. One that
+// came while it was asked is left to the next evaluation.
+func (g *gathering) waits(seen hub.Receipt) bool {
+	return g.doubt || !g.oldest.IsZero() && !seen.ReceivedAt.Before(g.oldest)
+}
+
+// returned is a silent host that only the hub has heard again.
+func (g *gathering) returned(previous hub.HostState) {
+	if g.oldest.IsZero() && !g.doubt || !fellSilent(&previous) {
+		return
+	}
+	seen, ok := g.s.o.LastSeen(previous.HostID)
+	if ok && seen.ReceivedAt.After(previous.LastAt) && g.waits(seen) && lifecycle(g.s.fleet, previous.HostID) == hub.Active {
+		g.spoke(Evidence{HostID: previous.HostID, Previous: &previous}, seen)
+	}
+}
+
+// newcomer is a host whose first report is still on its way to ClickHouse.
+func (g *gathering) newcomer(h *hub.Host) {
+	if seen, ok := g.s.o.LastSeen(h.ID); ok && g.waits(seen) {
+		g.add(Evidence{HostID: h.ID, Previous: g.s.memory.get(h.ID), Last: seen.Position, LastAt: seen.ReceivedAt})
+	}
 }
 
 // unmoved reports whether a host that is watched is as it was, by its newest
@@ -231,9 +296,17 @@ func (g *gathering) flapping(previous hub.HostState) {
 // heard is the evidence of a host that ClickHouse does not call silent.
 func (g *gathering) heard(previous *hub.HostState) Evidence {
 	e := Evidence{HostID: previous.HostID, Previous: previous, Last: previous.Last, LastAt: previous.LastAt, Held: true}
-	if seen, ok := g.s.o.LastSeen(e.HostID); ok && e.older(seen) && previous.State == hub.OK {
-		e.Last, e.LastAt = seen.Position, seen.ReceivedAt
+	seen, ok := g.s.o.LastSeen(e.HostID)
+	if !ok || !e.older(seen) {
+		return e
 	}
+	if previous.State != hub.OK {
+		if e.FirstAfter, ok = g.s.o.FirstSeen(e.HostID, previous.LastAt); !ok || !g.waits(seen) {
+			e.FirstAfter = time.Time{}
+			return e
+		}
+	}
+	e.Last, e.LastAt = seen.Position, seen.ReceivedAt
 	return e
 }
 
@@ -254,25 +327,37 @@ func (g *gathering) awaited(h *hub.Host) {
 }
 
 // addFirstReports looks up, for hosts that spoke again, which report ended the
-// silence: the newest one may have come later.
-func (s *Switch) addFirstReports(ctx context.Context, evidence []Evidence) error {
+// silence: the newest one may have come later. Where that is in doubt, the host is
+// left to a later evaluation.
+func (s *Switch) addFirstReports(ctx context.Context, evidence []Evidence, doubt bool) ([]Evidence, error) {
 	after := map[string]time.Time{}
-	for _, e := range evidence {
-		if p := e.Previous; p != nil && p.State != hub.OK && p.State != hub.NeverSeen && e.LastAt.After(p.LastAt) {
-			after[e.HostID] = p.LastAt
+	for i := range evidence {
+		e := &evidence[i]
+		p := e.Previous
+		if p == nil || !fellSilent(p) || !e.LastAt.After(p.LastAt) || !e.FirstAfter.IsZero() {
+			continue
+		}
+		var known bool
+		if e.FirstAfter, known = s.o.FirstSeen(e.HostID, p.LastAt); !known {
+			e.FirstAfter, after[e.HostID] = time.Time{}, p.LastAt
 		}
 	}
 	if len(after) == 0 {
-		return nil
+		return evidence, nil
+	}
+	if doubt {
+		return slices.DeleteFunc(evidence, func(e Evidence) bool { _, ask := after[e.HostID]; return ask }), nil
 	}
 	first, err := s.o.Store.FirstReports(ctx, after)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := range evidence {
-		evidence[i].FirstAfter = first[evidence[i].HostID]
+		if at, ok := first[evidence[i].HostID]; ok {
+			evidence[i].FirstAfter = at
+		}
 	}
-	return nil
+	return evidence, nil
 }
 
 // knowledge counts the watched hosts of every group, and lists the silences that

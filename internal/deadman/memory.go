@@ -2,14 +2,20 @@ package deadman
 
 import (
 	"iter"
+	"sync"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/spool"
+	"felhom.eu/hub/internal/wire"
 )
 
 // memory is the newest state of every host that has one. It is made for a
 // million of them: what is rare stands apart, names that many share stand once.
+// One goroutine puts and reads it; others may only peek.
 type memory struct {
+	mu sync.Mutex // held by put and peek
+
 	index map[string]int32 // host → row
 	hosts []string
 	rows  []row
@@ -19,6 +25,28 @@ type memory struct {
 
 	customers names[string]
 	volumes   names[hub.SpoolID]
+}
+
+// Recall gathers the decisions that the spool holds when it is opened. ClickHouse may
+// not have them yet. Give it to one Switch.
+type Recall struct{ memory *memory }
+
+// NewRecall returns an empty one.
+func NewRecall() *Recall { return &Recall{newMemory()} }
+
+// Add learns of a record of the spool; entries may come in any order. A decision that
+// cannot be read is left out: then ClickHouse's word holds.
+func (r *Recall) Add(e spool.Entry) {
+	if e.Kind != hub.KindDecision {
+		return
+	}
+	d, err := wire.DecodeDecision(e.Body)
+	if err != nil {
+		return
+	}
+	for _, state := range d.States {
+		r.memory.put(state)
+	}
 }
 
 // row is what every state has: 48 bytes. Times are Unix milliseconds.
@@ -58,10 +86,41 @@ func (m *memory) get(host string) *hub.HostState {
 	return &s
 }
 
+// peek is get for any goroutine.
+func (m *memory) peek(host string) *hub.HostState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.get(host)
+}
+
 // reported reports whether a report of the host was ever looked at.
 func (m *memory) reported(host string) bool {
 	i, ok := m.index[host]
 	return ok && states[m.rows[i].state] != hub.NeverSeen
+}
+
+// reportedBefore counts the hosts of which the report last looked at came before t.
+func (m *memory) reportedBefore(t time.Time) (n int) {
+	ms := milli(t)
+	for i := range m.rows {
+		if r := &m.rows[i]; states[r.state] != hub.NeverSeen && r.lastAt < ms {
+			n++
+		}
+	}
+	return n
+}
+
+// since yields the states of hosts of which the report last looked at came at t or
+// later.
+func (m *memory) since(t time.Time) iter.Seq[hub.HostState] {
+	ms := milli(t)
+	return func(yield func(hub.HostState) bool) {
+		for i := range m.rows {
+			if r := &m.rows[i]; states[r.state] != hub.NeverSeen && r.lastAt >= ms && !yield(m.at(int32(i))) {
+				return
+			}
+		}
+	}
 }
 
 func (m *memory) at(i int32) hub.HostState {
@@ -77,6 +136,8 @@ func (m *memory) at(i int32) hub.HostState {
 // put keeps a state unless a newer one of the host is known, and reports whether
 // it did.
 func (m *memory) put(s hub.HostState) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	i, ok := m.index[s.HostID]
 	if !ok {
 		i = int32(len(m.rows))

@@ -505,3 +505,26 @@ func TestMemoryKeepsStates(t *testing.T) {
 		t.Errorf("restless: %+v", restless)
 	}
 }
+
+// The figures that an explanation shows are those that decide.
+func TestSeenFiguresAreTheRule(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		minute := rapid.IntRange(0, 200)
+		var dark []blind.Interval
+		for range rapid.IntRange(0, 5).Draw(t, "blind") {
+			from := minute.Draw(t, "from")
+			dark = append(dark, away(float64(from), float64(from+rapid.IntRange(1, 30).Draw(t, "length"))))
+		}
+		r := NewRule(minutes(float64(minute.Draw(t, "T"))), blind.New(dark...), designed)
+		s := silence{lastAt: minutes(float64(minute.Draw(t, "last")))}
+		d := time.Duration(rapid.IntRange(1, 60).Draw(t, "threshold")) * time.Minute
+		seen := r.seen(s)
+		shown := seen.Length >= d && (seen.Since.IsZero() || seen.Ready >= seen.Grace)
+		if at, due := r.due(s, d); due != shown {
+			t.Fatalf("due %v at %s, shown %+v", due, at, seen)
+		}
+		if s.lastAt.Before(r.T) && seen.Elapsed != seen.Length+seen.Unheard {
+			t.Fatalf("%+v", seen)
+		}
+	})
+}

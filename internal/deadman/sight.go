@@ -47,8 +47,13 @@ type Sight struct {
 type opening struct {
 	From  time.Time   `json:"from"`
 	Cause blind.Cause `json:"cause"`
+	Goes  bool        `json:"goes_on,omitempty"` // right after blind time of another cause
 	why   string
 }
+
+// counts reports whether it is long enough until t. Agents try again within seconds:
+// a short refusal is no blind time.
+func (o *opening) counts(t time.Time, gap time.Duration) bool { return o.Goes || t.Sub(o.From) > gap }
 
 // Names and forms of what Memory keeps.
 const (
@@ -134,13 +139,17 @@ func (s *Sight) look() {
 	switch cause, why := s.o.Refusing(); {
 	case cause != "" && s.open == nil:
 		// It may have begun right after the look before.
-		s.open = &opening{earlier(before, now), cause, why}
+		s.open = &opening{From: earlier(before, now), Cause: cause, why: why}
 	case cause == "" && s.open != nil:
-		// Agents try again within seconds: a short refusal is no blind time.
-		if now.Sub(s.open.From) > s.o.Timing.Gap {
+		if s.open.counts(now, s.o.Timing.Gap) {
 			s.close(blind.Interval{From: s.open.From, To: now, Cause: s.open.Cause})
 		}
 		s.open = nil
+	case cause != "" && cause != s.open.Cause && s.open.counts(now, s.o.Timing.Gap):
+		s.close(blind.Interval{From: s.open.From, To: now, Cause: s.open.Cause})
+		s.open = &opening{From: now, Cause: cause, Goes: true, why: why}
+	case cause != "":
+		s.open.Cause, s.open.why = cause, why
 	}
 	if now.Sub(s.written) >= s.o.Timing.Pulse/2 || now.Before(s.written) {
 		s.write(aliveState, aliveMemory{now, s.open})
@@ -166,7 +175,7 @@ func (s *Sight) remember(now time.Time) time.Time {
 		s.write(blindState, blindMemory{s.closed, s.unwritten})
 		return now
 	}
-	if o := alive.Open; o != nil && alive.Looked.Sub(o.From) > s.o.Timing.Gap {
+	if o := alive.Open; o != nil && o.counts(alive.Looked, s.o.Timing.Gap) {
 		s.close(blind.Interval{From: o.From, To: alive.Looked, Cause: o.Cause})
 	}
 	if now.Sub(alive.Looked) > s.o.Timing.Gap {

@@ -130,3 +130,29 @@ func TestP18_ClockJumps(t *testing.T) {
 		t.Error("it judges an instant that the clock has not reached")
 	}
 }
+
+// Blind time whose cause changes is one blind time: each part has its own cause, and
+// no part is lost for being short.
+func TestBlindTimeWhoseCauseChanges(t *testing.T) {
+	o := &outside{now: start, kept: map[string][]byte{}}
+	s := o.sight()
+	o.lookEvery(s, time.Minute)
+	for _, part := range []struct {
+		cause blind.Cause
+		until time.Duration
+	}{
+		{blind.NotReady, time.Minute + 20*time.Second}, // too short to stand alone
+		{blind.AuthBroken, 3 * time.Minute}, {blind.SpoolFull, 3*time.Minute + 10*time.Second}, {blind.AuthBroken, 3*time.Minute + 20*time.Second},
+		{"", 5 * time.Minute},
+	} {
+		o.cause = part.cause
+		o.lookEvery(s, part.until)
+	}
+	log, err := s.Log(o.now)
+	if err != nil || log.Blind(start, o.now) != 140*time.Second {
+		t.Errorf("blind for %s, %v", log.Blind(start, o.now), err)
+	}
+	if got, want := strings.Join(o.journal, ", "), "auth_broken 1m0s-3m0s, spool_full 3m0s-3m10s, auth_broken 3m10s-3m20s"; got != want {
+		t.Errorf("written %s, want %s", got, want)
+	}
+}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/gorilla/mux"
 
@@ -22,6 +24,9 @@ const (
 func (s *Server) Control() http.Handler {
 	m := mux.NewRouter().SkipClean(true).UseEncodedPath()
 	m.Handle("/status", s.route("control-status", s.controlStatus, http.MethodGet, http.MethodHead))
+	if s.o.Explain != nil {
+		m.Handle("/switch/explain", s.route("control-explain", s.controlExplain, http.MethodGet, http.MethodHead))
+	}
 	if s.o.Accept != nil {
 		m.Handle("/fleet/accept", s.route("control-accept", s.controlAccept, http.MethodPost))
 	}
@@ -39,6 +44,27 @@ func (s *Server) controlStatus(r *http.Request) reply {
 		return operatorFailure(err)
 	}
 	return showJSON(status)
+}
+
+// controlExplain tells of ?host= what the switch knows and decides, at the instant
+// ?at= or now.
+func (s *Server) controlExplain(r *http.Request) reply {
+	q := r.URL.Query()
+	host, at := q.Get("host"), time.Time{}
+	if !hub.ValidHostID(host) {
+		return operatorFailure(&hub.Error{Code: hub.Invalid, Reason: "host", Message: fmt.Sprintf("%q is no host id", host)})
+	}
+	if text := q.Get("at"); text != "" {
+		var err error
+		if at, err = time.Parse(time.RFC3339, text); err != nil {
+			return operatorFailure(&hub.Error{Code: hub.Invalid, Reason: "at", Message: fmt.Sprintf("%q is no instant: write it as 2027-06-01T09:00:00Z", text)})
+		}
+	}
+	told, err := s.o.Explain(r.Context(), host, at)
+	if err != nil {
+		return operatorFailure(err)
+	}
+	return showJSON(told)
 }
 
 // controlAccept brings a revision in force that was held.

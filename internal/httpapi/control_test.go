@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"felhom.eu/hub/internal/control"
 	"felhom.eu/hub/internal/httpapi"
@@ -39,6 +40,12 @@ func serveControl(t *testing.T, change ...func(*settings)) (f *fixture, dataDir 
 				return nil, errors.New("the remote is away")
 			}
 			return nil, &hub.Error{Code: hub.Invalid, Reason: "not_held", Message: "it is not held", Hint: "hub status shows what is"}
+		}
+		s.http.Explain = func(_ context.Context, host string, at time.Time) (any, error) {
+			if host == "nobody" {
+				return nil, &hub.Error{Code: hub.Invalid, Reason: "unknown_host", Message: "nobody is unknown", Hint: "look it up"}
+			}
+			return map[string]any{"host_id": host, "now": at.IsZero(), "at": at.UTC()}, nil
 		}
 		s.http.Replay = func(_ context.Context, positions []hub.Position, dryRun bool) (any, error) {
 			if positions[0].Seq == 0 {
@@ -82,6 +89,12 @@ func TestControl(t *testing.T) {
 		{"status", "GET", "/status", "", 200, `"version": "v1"`},
 		{"status of an owner", "GET", "/status?owner=host%2Facme-1", "", 200, `"owner": "host/acme-1"`},
 		{"status of nobody", "GET", "/status?owner=host/nobody", "", 400, `"detail":"nobody is unknown","hint":"look it up"}`},
+		{"explain", "GET", "/switch/explain?host=acme-1", "", 200, `"now": true`},
+		{"explain an instant", "GET", "/switch/explain?host=acme-1&at=2027-06-01T11:00:00.25%2B02:00", "", 200, `"at": "2027-06-01T09:00:00.25Z"`},
+		{"explain nobody", "GET", "/switch/explain?host=nobody", "", 400, `"detail":"nobody is unknown","hint":"look it up"}`},
+		{"explain no host", "GET", "/switch/explain", "", 400, "is no host id"},
+		{"explain no instant", "GET", "/switch/explain?host=acme-1&at=-2h", "", 400, "is no instant"},
+		{"explain by POST", "POST", "/switch/explain?host=acme-1", "", 405, ""},
 		{"accept", "POST", "/fleet/accept", `{"revision":"held"}`, 200, `"revision": "held"`},
 		{"accept what is not held", "POST", "/fleet/accept", `{"revision":"other"}`, 400, `"detail":"it is not held","hint":"hub status shows what is"}`},
 		{"accept fails", "POST", "/fleet/accept", `{"revision":"away"}`, 500, `"detail":"the remote is away"}`},

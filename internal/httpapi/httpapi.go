@@ -86,6 +86,10 @@ type Options struct {
 	Status func(owner string) (any, error)
 	Accept func(ctx context.Context, revision string) (any, error)
 
+	// Explain tells, as JSON, what the switch knows of a host at an instant, zero for
+	// now, and decides; nil: that cannot be asked.
+	Explain func(ctx context.Context, host string, at time.Time) (any, error)
+
 	// Replay makes rows of rejected records, or with dryRun says whether it could,
 	// and returns what became of each, as JSON; nil: that cannot be done.
 	Replay func(ctx context.Context, positions []hub.Position, dryRun bool) (any, error)

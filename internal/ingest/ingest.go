@@ -57,16 +57,19 @@ type Acceptor struct {
 	recent *recent
 	turns  *fair.Shares // of reports being decoded and written, by customer
 
-	nearlyFull func() bool
-	progress   progress
+	pollInterval time.Duration
+	nearlyFull   func() bool
+	progress     progress
 
 	hosts     *limiters
 	customers *limiters
 	failures  *failures
 	uses      *uses
 	refusals  *refusals
-	open      []byte // envelope
-	blocked   []byte // envelope for a blocked customer's hosts
+	lockouts  *lockouts
+	applied   *hub.Fleet // of FleetApplied alone
+	open      []byte     // envelope
+	blocked   []byte     // envelope for a blocked customer's hosts
 }
 
 // New makes an Acceptor.
@@ -86,12 +89,13 @@ func New(o Options) *Acceptor {
 	return &Acceptor{
 		fleets: o.Fleets, spool: o.Spool, now: o.Now, log: o.Logger,
 		recent: newRecent(),
-		turns:  fair.New(int64(o.MaxTurns)), nearlyFull: o.NearlyFull,
+		turns:  fair.New(int64(o.MaxTurns)), nearlyFull: o.NearlyFull, pollInterval: o.PollInterval,
 		hosts:     newLimiters(o.HostRate),
 		customers: newLimiters(o.CustomerRate),
 		failures:  newFailures(),
 		uses:      newUses(),
 		refusals:  newRefusals(refusedHosts),
+		lockouts:  newLockouts(),
 		open:      wire.Envelope(o.PollInterval, false),
 		blocked:   wire.Envelope(o.PollInterval, true),
 	}
@@ -136,10 +140,13 @@ func (a *Acceptor) Identify(authorization string, from netip.Addr) (hub.Key, err
 		return hub.Key{}, errNoFleet
 	}
 	now := a.now()
-	key, err := findKey(fleet, authorization, now)
+	key, digest, err := findKey(fleet, authorization, now)
 	if err == nil {
 		a.uses.note(key.Digest, now)
 		return key, nil
+	}
+	if digest != (hub.Digest{}) {
+		a.lockouts.refused(digest, key, now)
 	}
 	if key.Owner.Kind == hub.OwnerHost {
 		a.refusals.note(key.Owner.Name, err, now)
@@ -158,23 +165,25 @@ func (a *Acceptor) Failed(from netip.Addr, err error) error {
 	return err
 }
 
-func findKey(fleet *hub.Fleet, authorization string, now time.Time) (hub.Key, *hub.Error) {
+// findKey returns the key that is shown, and of one that is refused the digest, where
+// it has one.
+func findKey(fleet *hub.Fleet, authorization string, now time.Time) (hub.Key, hub.Digest, *hub.Error) {
 	if authorization == "" {
-		return hub.Key{}, unauthorized("no_key")
+		return hub.Key{}, hub.Digest{}, unauthorized("no_key")
 	}
 	scheme, text, _ := strings.Cut(authorization, " ")
 	digest, err := hub.DigestKey(text)
 	if err != nil || !strings.EqualFold(scheme, "Bearer") {
-		return hub.Key{}, unauthorized("malformed_key")
+		return hub.Key{}, hub.Digest{}, unauthorized("malformed_key")
 	}
 	key, ok := fleet.Key(digest)
 	if !ok {
-		return hub.Key{}, unauthorized("unknown_key")
+		return hub.Key{}, digest, unauthorized("unknown_key")
 	}
 	if !key.ValidAt(now) {
-		return key, unauthorized("expired_key")
+		return key, digest, unauthorized("expired_key")
 	}
-	return key, nil
+	return key, digest, nil
 }
 
 // Admit decides, before a body is read, whether the key may report at all and
@@ -294,6 +303,12 @@ func keyName(key hub.Key) string {
 // accepted, is in the spool, or stands in a restored snapshot. Retries do not
 // count.
 func (a *Acceptor) LastSeen(hostID string) (hub.Receipt, bool) { return a.recent.last(hostID) }
+
+// FirstSeen returns received_at of a host's first report after an instant; false where
+// there is none, or where so many came since that it is not known which was first.
+func (a *Acceptor) FirstSeen(hostID string, after time.Time) (time.Time, bool) {
+	return a.recent.first(hostID, after)
+}
 
 // Recover learns of a record that the spool holds. Entries may come in any
 // order, more than once, and before or after Restore.

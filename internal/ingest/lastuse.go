@@ -83,9 +83,15 @@ func (a *Acceptor) RestoreUse(owner hub.Owner, keyID string, at time.Time) bool 
 	return false
 }
 
-// FleetApplied forgets the uses of keys that left the fleet. Call it with each
-// fleet that comes into force.
-func (a *Acceptor) FleetApplied(fleet *hub.Fleet) { a.uses.prune(fleet) }
+// FleetApplied forgets the uses of keys that left the fleet, and remembers for a day
+// whose they were. Call it with each fleet that comes into force, one at a time. It
+// reports whether FormerKeys has more to tell.
+func (a *Acceptor) FleetApplied(fleet *hub.Fleet) (former bool) {
+	a.uses.prune(fleet)
+	former = a.lockouts.left(a.applied, fleet, a.now())
+	a.applied = fleet
+	return former
+}
 
 // KeyAges counts keys by the age of their last use. Each key counts once, in the
 // first that fits.

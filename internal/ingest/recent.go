@@ -185,6 +185,27 @@ func (r *recent) last(host string) (hub.Receipt, bool) {
 	}, true
 }
 
+// first returns received_at of the host's first report after an instant, and whether
+// it is certain that none was before: one from until then is remembered.
+func (r *recent) first(host string, after time.Time) (time.Time, bool) {
+	s := r.shard(host)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.hosts[host]
+	if h == nil {
+		return time.Time{}, false
+	}
+	for i, a := range h.top[:h.n] {
+		if a.at <= after.UnixMilli() {
+			if i == 0 {
+				return time.Time{}, false // nothing came after it
+			}
+			return time.UnixMilli(h.top[i-1].at).UTC(), true
+		}
+	}
+	return time.Time{}, false
+}
+
 // A snapshot is the magic, then for each host, in the order of ids: size of the
 // id 1, id, spool id 16, number of reports 1, and for each its received_at 8,
 // sequence 8 and sum 16; at the end the CRC32C of everything before. All

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"testing"
+	"time"
 
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/spool"
@@ -169,4 +170,31 @@ func TestMemoryOfAHundredThousandHosts(t *testing.T) {
 		t.Logf("%d MiB", used>>20)
 	}
 	runtime.KeepAlive(r)
+}
+
+func TestFirstSeen(t *testing.T) {
+	r := newRecent()
+	at := func(n int) time.Time { return start.Add(time.Duration(n) * time.Minute) }
+	add := func(n int) {
+		r.insert("h", sum{byte(n)}, hub.Receipt{ReceivedAt: at(n), Position: hub.Position{Seq: uint64(n)}})
+	}
+	want := func(what string, after int, first int, ok bool) {
+		t.Helper()
+		if got, known := r.first("h", at(after)); known != ok || ok && !got.Equal(at(first)) {
+			t.Errorf("%s: %s, %v; want %s, %v", what, got, known, at(first), ok)
+		}
+	}
+	want("nothing is known", 0, 0, false)
+	for _, n := range []int{5, 3, 1} {
+		add(n)
+	}
+	want("after the first", 1, 3, true)
+	want("between two", 4, 5, true)
+	want("after the last", 5, 0, false)
+	want("one before it may be forgotten", 0, 0, false)
+	for n := 6; n <= 6+remembered; n++ {
+		add(n)
+	}
+	want("too many came since", 5, 0, false)
+	want("not too many", 7, 8, true)
 }

@@ -33,7 +33,8 @@ type world struct {
 	// What survives a crash.
 	kept      map[string][]byte
 	seq       uint64
-	seen      map[string]hub.Receipt
+	seen      map[string]hub.Receipt   // what the hub itself knows, rebuilt from the spool at each start
+	heard     map[string][]hub.Receipt // the newest reports, newest first
 	unshipped []record
 	reports   map[string][]hub.Receipt // in ClickHouse
 	states    map[string]hub.HostState
@@ -46,13 +47,15 @@ type world struct {
 	// The process; nil while it does not run.
 	sight      *deadman.Sight
 	evaluators [2]*deadman.Switch
+	refusing   bool // it accepts no reports: the fleet lost its keys
 
 	fault fault
 }
 
 type record struct {
-	at  int
-	put func()
+	at   int
+	put  func()
+	body []byte // of a decision
 }
 
 // fault is what goes wrong with one evaluation.
@@ -77,7 +80,7 @@ func newWorld(t *rapid.T) *world { return worldOf(t, rapid.IntRange(1, 6).Draw(t
 // worldOf has n hosts: of more than four, two are of another customer and the
 // others at one site.
 func worldOf(t *rapid.T, n int) *world {
-	w := &world{t: t, now: 1000, kept: map[string][]byte{}, seen: map[string]hub.Receipt{}, reports: map[string][]hub.Receipt{},
+	w := &world{t: t, now: 1000, kept: map[string][]byte{}, seen: map[string]hub.Receipt{}, heard: map[string][]hub.Receipt{}, reports: map[string][]hub.Receipt{},
 		states: map[string]hub.HostState{}, events: map[string]hub.Event{}, log: map[string][]hub.EventType{}, hosts: map[string]*hub.Host{},
 		m: &model{hosts: map[string]*modelHost{}, raise: map[string]int{}}}
 	for i := range n {
@@ -117,10 +120,22 @@ func (w *world) clock() time.Time { return instant(w.now) }
 func (w *world) start() {
 	quiet := slog.New(slog.DiscardHandler)
 	w.sight = deadman.NewSight(deadman.SightOptions{Timing: timing, Memory: w, Journal: w, Now: w.clock, Logger: quiet,
-		Refusing: func() (blind.Cause, string) { return "", "" }})
+		Refusing: func() (blind.Cause, string) {
+			if w.refusing {
+				return blind.AuthBroken, "the fleet lost its keys"
+			}
+			return "", ""
+		}})
 	for i := range w.evaluators {
+		recall := deadman.NewRecall()
+		for _, r := range w.unshipped {
+			if r.body != nil {
+				recall.Add(spool.Entry{Record: spool.Record{Kind: hub.KindDecision, Body: r.body}})
+			}
+		}
 		w.evaluators[i] = deadman.New(deadman.Options{Store: w, Backlog: w, Journal: w, Eyes: w.sight, Memory: w, Base: base, Timing: timing, Logger: quiet,
-			Fleet: func() *hub.Fleet { return w.fleet }, LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok }})
+			Fleet: func() *hub.Fleet { return w.fleet }, LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok },
+			FirstSeen: w.firstSeen, Recall: recall})
 	}
 	w.look()
 }
@@ -180,7 +195,8 @@ func (w *world) Append(_ context.Context, records ...spool.Record) ([]hub.Receip
 			if err != nil {
 				w.t.Fatal(err)
 			}
-			w.unshipped = append(w.unshipped, record{w.now, func() { w.shipStates(d) }})
+			body := r.Body
+			w.unshipped = append(w.unshipped, record{w.last, func() { w.shipStates(d) }, body})
 			for _, e := range d.Events {
 				w.raised(e)
 			}
@@ -222,13 +238,21 @@ func (w *world) ship() {
 	w.unshipped = nil
 }
 
-func (w *world) Visible(t time.Time) error {
-	for _, r := range w.unshipped {
-		if !instant(r.at).After(t) {
-			return errors.New("behind")
+func (w *world) Behind() (oldest time.Time, doubt bool) {
+	if len(w.unshipped) > 0 {
+		oldest = instant(w.unshipped[0].at)
+	}
+	return oldest, false
+}
+
+// firstSeen is what the acceptor's index knows.
+func (w *world) firstSeen(id string, after time.Time) (time.Time, bool) {
+	for i, r := range w.heard[id] {
+		if !r.ReceivedAt.After(after) {
+			return w.heard[id][max(0, i-1)].ReceivedAt, i > 0
 		}
 	}
-	return nil
+	return time.Time{}, false
 }
 
 func (w *world) Candidates(_ context.Context, q clickhouse.Question) (a clickhouse.Answer, err error) {
@@ -293,14 +317,15 @@ func (w *world) look() {
 
 // report is accepted if the hub runs.
 func (w *world) report(id string) {
-	if w.sight == nil || w.hosts[id].Lifecycle == hub.Retired {
+	if w.sight == nil || w.refusing || w.hosts[id].Lifecycle == hub.Retired {
 		return
 	}
 	w.last = max(w.last, w.now) // received_at never goes back
 	w.seq++
 	r := hub.Receipt{Position: hub.Position{SpoolID: hub.SpoolID{1}, Seq: w.seq}, ReceivedAt: instant(w.last)}
 	w.seen[id] = r
-	w.unshipped = append(w.unshipped, record{w.now, func() { w.reports[id] = append(w.reports[id], r) }})
+	w.heard[id] = append([]hub.Receipt{r}, w.heard[id][:min(7, len(w.heard[id]))]...)
+	w.unshipped = append(w.unshipped, record{w.last, func() { w.reports[id] = append(w.reports[id], r) }, nil})
 	m := w.m.hosts[id]
 	m.reports, m.positions = append(m.reports, w.last), append(m.positions, r.Position)
 }
@@ -310,7 +335,7 @@ func (w *world) tick(which int, f fault, lag bool) {
 	if w.sight == nil {
 		return
 	}
-	if !lag || w.Visible(w.clock().Add(-5*time.Second)) == nil {
+	if !lag {
 		w.ship()
 	}
 	withheld := map[string]bool{}
@@ -327,7 +352,7 @@ func (w *world) tick(which int, f fault, lag bool) {
 	alive := w.surviving(func() { held = w.evaluators[which].Tick(context.Background(), w.clock()) })
 	w.fault = fault{}
 	decided := slices.ContainsFunc(w.unshipped[before:], func(record) bool { return true })
-	switch mayJudge := !f.query && f.asleep == 0 && w.plausible(f) && (!lag || before == 0); {
+	switch mayJudge := !w.refusing && !f.query && f.asleep == 0 && w.plausible(f); {
 	case alive && (held == nil) != mayJudge:
 		w.t.Fatalf("held back by %v, and may judge: %v", held, mayJudge)
 	case mayJudge && (alive || decided):
@@ -421,7 +446,10 @@ func grammar(log []hub.EventType) error {
 
 // lives passes time: the hub looks each step and judges each minute, and some
 // hosts report.
-func (w *world) lives(steps, every int, talking []string) {
+func (w *world) lives(steps, every int, talking []string) { w.passes(steps, every, talking, false) }
+
+// passes is lives, and with lag ClickHouse is given nothing.
+func (w *world) passes(steps, every int, talking []string, lag bool) {
 	for i := range steps {
 		w.now++
 		w.look()
@@ -431,9 +459,20 @@ func (w *world) lives(steps, every int, talking []string) {
 			}
 		}
 		if i%4 == 0 {
-			w.tick(0, fault{}, false)
+			w.tick(0, fault{}, lag)
 		}
 	}
+}
+
+// refuses has the hub refuse everybody for a while, and then not any more.
+func (w *world) refuses(steps, every int, talking []string) {
+	from := min(w.m.looks[len(w.m.looks)-1], w.now+1)
+	w.refusing = true
+	w.lives(steps, every, talking)
+	w.refusing = false
+	w.now++
+	w.look()
+	w.m.refused(from, w.now)
 }
 
 // trace draws what happens, and makes it happen.
@@ -451,7 +490,7 @@ func trace(t *rapid.T) {
 	for range rapid.IntRange(1, 25).Draw(t, "actions") {
 		action := rapid.SampledFrom([]string{
 			"live", "live", "live", "live", "flap", "report", "duplicate", "tick", "missed ticks", "query error", "lag",
-			"partial", "race", "asleep in a query", "crash", "crash in a look", "restart", "outage", "suspend", "clock back", "fleet", "fleet", "second", "second asleep",
+			"partial", "race", "asleep in a query", "crash", "crash in a look", "restart", "outage", "keys lost", "suspend", "clock back", "fleet", "fleet", "second", "second asleep",
 		}).Draw(t, "action")
 		switch action {
 		case "live":
@@ -476,10 +515,12 @@ func trace(t *rapid.T) {
 		case "query error":
 			w.tick(0, fault{query: true}, false)
 		case "lag":
-			w.report(host())
-			w.now++
-			w.look()
-			w.tick(0, fault{}, true)
+			w.ship() // what the second decided is known from ClickHouse alone
+			w.passes(length(), 20, some("talks"), true)
+			if rapid.Bool().Draw(t, "restart") {
+				w.restart(rapid.IntRange(0, 3).Draw(t, "away"))
+				w.passes(length(), rapid.SampledFrom([]int{20, 61}).Draw(t, "every"), some("talks"), true)
+			}
 		case "partial":
 			w.partial()
 		case "asleep in a query":
@@ -499,6 +540,8 @@ func trace(t *rapid.T) {
 			w.restart(rapid.IntRange(0, 3).Draw(t, "away"))
 		case "outage":
 			w.restart(length())
+		case "keys lost":
+			w.refuses(length(), 20, some("talks"))
 		case "suspend":
 			w.now += length()
 			if rapid.Bool().Draw(t, "judged before a look") {

@@ -64,6 +64,15 @@ func (m *model) look(t int) {
 	m.looks = append(m.looks, t)
 }
 
+// refused tells of a time in which no report was accepted, from the look before it
+// to the one after it.
+func (m *model) refused(from, to int) {
+	m.dark = append(m.dark, make([]bool, max(0, to-len(m.dark)))...)
+	for i := from; to-from > gap && i < to; i++ {
+		m.dark[i] = true
+	}
+}
+
 func (m *model) ready(a, b int) (n int) {
 	for i := a; i < b; i++ {
 		if i >= len(m.dark) || !m.dark[i] {

@@ -126,12 +126,12 @@ func (w *world) do(words []string) {
 type tell struct {
 	answer  clickhouse.Answer
 	err     error
-	behind  error
 	events  []hub.Event
 	refuses bool
 }
 
 func (s *tell) Log(time.Time) (*blind.Log, error) { return nil, nil }
+func (s *tell) Blind() []blind.Interval           { return nil }
 
 func (s *tell) Candidates(context.Context, clickhouse.Question) (clickhouse.Answer, error) {
 	return s.answer, s.err
@@ -143,7 +143,7 @@ func (s *tell) DecidedSince(context.Context, time.Time) (map[string]time.Time, e
 func (s *tell) FirstReports(context.Context, map[string]time.Time) (map[string]time.Time, error) {
 	return nil, nil
 }
-func (s *tell) Visible(time.Time) error { return s.behind }
+func (s *tell) Behind() (time.Time, bool) { return time.Time{}, false }
 func (s *tell) Append(_ context.Context, records ...spool.Record) ([]hub.Receipt, error) {
 	if s.refuses {
 		return nil, errors.New("full")
@@ -167,7 +167,7 @@ func TestP13_OperatorsHearOfAHeldSwitch(t *testing.T) {
 	}
 	for name, s := range map[string]*tell{
 		"P10 error":       {err: errors.New("boom")},
-		"P11 behind":      {behind: errors.New("behind")},
+		"P11 slow":        {err: context.DeadlineExceeded},
 		"P12 implausible": {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -191,7 +191,7 @@ func TestP13_OperatorsHearOfAHeldSwitch(t *testing.T) {
 			if len(s.events) != 1 || s.events[0].Type != hub.HubSwitchHeld || s.events[0].CustomerID != "" || !s.events[0].At.Equal(epoch.Add(10*time.Minute)) {
 				t.Errorf("%+v", s.events)
 			}
-			s.err, s.behind, s.answer = nil, nil, clickhouse.Answer{Reported: 1}
+			s.err, s.answer = nil, clickhouse.Answer{Reported: 1}
 			if err := sw.Tick(t.Context(), epoch.Add(time.Hour)); err != nil || sw.Status().HeldBy != "" {
 				t.Errorf("it does not judge again: %v", err)
 			}

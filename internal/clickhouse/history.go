@@ -1,0 +1,75 @@
+package clickhouse
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"felhom.eu/hub/internal/hub"
+)
+
+// LastReportUntil returns the newest report of a host that was received at t or
+// before, and whether there is one. Of reports that retention has dropped it knows
+// only the newest of all.
+func (db *DB) LastReportUntil(ctx context.Context, host string, t time.Time) (Silence, bool, error) {
+	ctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	s := Silence{HostID: host}
+	var spoolID string
+	err := db.conn.QueryRow(ctx, `
+SELECT at, spool, seq
+FROM
+(
+    SELECT last_report_at AS at, toString(spool_id) AS spool, spool_seq AS seq FROM host_last WHERE host_id = ?
+    UNION ALL
+    SELECT received_at, toString(spool_id), spool_seq FROM host_reports
+    WHERE host_id = ? AND received_at <= fromUnixTimestamp64Milli(toInt64(?), 'UTC')
+    ORDER BY received_at DESC, spool_seq DESC LIMIT 1
+)
+WHERE toUnixTimestamp64Milli(at) <= toInt64(?)
+ORDER BY at DESC, seq DESC LIMIT 1`, host, host, t.UnixMilli(), t.UnixMilli()).Scan(&s.LastAt, &spoolID, &s.Last.Seq)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Silence{}, false, nil
+	}
+	if err == nil {
+		s.Last.SpoolID, err = hub.ParseSpoolID(spoolID)
+	}
+	return s, err == nil, err
+}
+
+// StateBefore returns the newest state of a host that was decided before t; nil:
+// there is none.
+func (db *DB) StateBefore(ctx context.Context, host string, t time.Time) (*hub.HostState, error) {
+	var state *hub.HostState
+	var problem error
+	err := db.states(ctx, "WHERE host_id = ? AND toUnixTimestamp64Milli(decided_at) < toInt64(?)",
+		func(s hub.HostState) { state = &s }, func(bad error) { problem = bad }, host, t.UnixMilli())
+	return state, errors.Join(err, problem)
+}
+
+// EventsOf returns the newest events of a host that were found at t or before,
+// newest first and at most that many.
+func (db *DB) EventsOf(ctx context.Context, host string, t time.Time, most int) ([]hub.Event, error) {
+	ctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	rows, err := db.conn.Query(ctx, `
+SELECT event_id, toString(type), toString(customer_id), at, detected_at, silence_seconds, reason, toString(source), folded_into, suppressed_by
+FROM events WHERE host_id = ? AND toUnixTimestamp64Milli(detected_at) <= toInt64(?)
+ORDER BY detected_at DESC, at DESC, event_id LIMIT 1 BY event_id LIMIT ?`, host, t.UnixMilli(), most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var events []hub.Event
+	for rows.Next() {
+		e := hub.Event{HostID: host}
+		var kind string
+		if err := rows.Scan(&e.ID, &kind, &e.CustomerID, &e.At, &e.DetectedAt, &e.SilenceSeconds, &e.Reason, &e.Source, &e.FoldedInto, &e.SuppressedBy); err != nil {
+			return nil, err
+		}
+		e.Type = hub.EventType(kind)
+		events = append(events, e)
+	}
+	return events, rows.Err()
+}
