@@ -52,6 +52,12 @@ type Options struct {
 	Launcher string        // hub-engine; empty: beside the running executable
 	Version  string        // shown in the log and in metrics
 	Linger   time.Duration // see ship.Options; tests have shorter ones
+
+	// The clock that reports, silence, blind time and the fleet go by, and what calls
+	// the switch by it; nil: the machine's. What only waits for others, as for
+	// ClickHouse to come back, always goes by the machine's.
+	Now   func() time.Time
+	Every deadman.Every
 }
 
 // Folders of data_dir.
@@ -71,6 +77,7 @@ type App struct {
 	version string
 	id      string // of data_dir
 	claimed bool   // ClickHouse was told that this hub serves it
+	now     func() time.Time
 
 	spool    *spool.Spool
 	opener   *seal.Opener
@@ -109,7 +116,11 @@ func New(o Options) (a *App, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a = &App{cfg: o.Config, log: o.Logger, version: o.Version, register: make(chan struct{}, 1), startedAt: slot(), failed: make(chan error, 1)}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	a = &App{cfg: o.Config, log: o.Logger, version: o.Version, now: o.Now, register: make(chan struct{}, 1), failed: make(chan error, 1)}
+	a.startedAt = a.slot()
 	defer func() {
 		if err != nil {
 			a.close()
@@ -140,12 +151,13 @@ func New(o Options) (a *App, err error) {
 	})
 	timing := deadman.TimingFor(a.cfg.Monitor.StaleAfter, a.cfg.Ingest.PollInterval)
 	a.sight = deadman.NewSight(deadman.SightOptions{
-		Timing: timing, Refusing: a.refusing, Memory: a.spool, Journal: a.spool, Logger: a.log.With("part", "switch"),
+		Timing: timing, Refusing: a.refusing, Memory: a.spool, Journal: a.spool, Now: a.now, Every: o.Every, Logger: a.log.With("part", "switch"),
 	})
 	a.watch = deadman.New(deadman.Options{
 		Store: a.db, Backlog: a.shipper, Journal: a.spool, Eyes: a.sight, Memory: a.spool,
 		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen,
-		Base: a.thresholds(), Timing: timing, Interval: a.cfg.Monitor.Interval, Logger: a.log.With("part", "switch"),
+		Base: a.thresholds(), Timing: timing, Interval: a.cfg.Monitor.Interval, Now: a.now, Every: o.Every,
+		Logger: a.log.With("part", "switch"),
 	})
 	return a, a.openServer(o.Version)
 }
@@ -173,6 +185,7 @@ func (a *App) openIngest() error {
 		NearlyFull:   func() bool { return journal.Stats().NearlyFull },
 		PollInterval: a.cfg.Ingest.PollInterval,
 		HostRate:     float64(a.cfg.Ingest.HostRate), CustomerRate: float64(a.cfg.Ingest.CustomerRate),
+		Now:    a.now,
 		Logger: a.log.With("part", "ingest"),
 	})
 	// A full disk has the spool remove volumes while it is being opened: what is
@@ -181,7 +194,7 @@ func (a *App) openIngest() error {
 	defer close(restored)
 	sp, err := spool.Open(spool.Options{
 		Dir: filepath.Join(a.cfg.DataDir, spoolFolder), MaxBytes: int64(a.cfg.Spool.MaxBytes),
-		Logger: a.log.With("part", "spool"), Recovered: a.acceptor.Recover,
+		Now: a.now, Logger: a.log.With("part", "spool"), Recovered: a.acceptor.Recover,
 		BeforeRemove: func() error {
 			<-restored
 			return journal.WriteState(recentState, a.acceptor.Snapshot())

@@ -41,4 +41,4 @@ func (a *App) refusing() (cause blind.Cause, why string) {
 }
 
 // slot returns now as rows keep it: UTC, whole milliseconds.
-func slot() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+func (a *App) slot() time.Time { return a.now().UTC().Truncate(time.Millisecond) }

@@ -117,7 +117,7 @@ func (a *App) prepareDatabase(ctx context.Context) error {
 	if _, err := a.db.Check(ctx); err != nil {
 		return err
 	}
-	steps, err := a.db.Migrate(ctx, time.Now().UTC())
+	steps, err := a.db.Migrate(ctx, a.slot())
 	if err != nil {
 		return err
 	}

@@ -72,8 +72,12 @@ type Memory interface {
 	WriteState(name string, data []byte) error
 }
 
-// Options are the parts of a Switch. All but Memory, Judged, Interval and Now are
-// needed.
+// Every calls f every d until ctx ends, one call after the other; calls that come
+// too soon after a slow one are left out.
+type Every func(ctx context.Context, d time.Duration, f func())
+
+// Options are the parts of a Switch. All but Memory, Judged, Interval, Now and
+// Every are needed.
 type Options struct {
 	Store    Store
 	Backlog  Backlog
@@ -87,6 +91,7 @@ type Options struct {
 	Timing   Timing
 	Interval time.Duration    // between evaluations; default 60 s
 	Now      func() time.Time // default time.Now
+	Every    Every            // default: by a time.Ticker
 	Logger   *slog.Logger
 }
 
@@ -145,20 +150,30 @@ func New(o Options) *Switch {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Every == nil {
+		o.Every = ticking
+	}
 	return &Switch{o: o, memory: newMemory(), status: Status{Events: map[hub.EventType]uint64{}}}
 }
 
 // Run evaluates every interval until ctx ends.
 func (s *Switch) Run(ctx context.Context) {
-	ticker := time.NewTicker(s.o.Interval)
+	s.o.Every(ctx, s.o.Interval, func() {
+		// The error is in the status and the log; the next tick tries again.
+		_ = s.Tick(ctx, s.o.Now().UTC().Truncate(time.Millisecond))
+	})
+}
+
+// ticking is Every by the machine's clock.
+func ticking(ctx context.Context, d time.Duration, f func()) {
+	ticker := time.NewTicker(d)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			// The error is in the status and the log; the next tick tries again.
-			_ = s.Tick(ctx, s.o.Now().UTC().Truncate(time.Millisecond))
+			f()
 		}
 	}
 }
