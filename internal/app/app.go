@@ -13,6 +13,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -149,17 +150,34 @@ func New(o Options) (a *App, err error) {
 	a.shipper = ship.New(ship.Options{
 		Spool: a.spool, Store: a.db, Linger: o.Linger, Rejected: kept, Retention: retention(a.cfg), Logger: a.log.With("part", "ship"),
 	})
-	timing := deadman.TimingFor(a.cfg.Monitor.StaleAfter, a.cfg.Ingest.PollInterval)
 	a.sight = deadman.NewSight(deadman.SightOptions{
-		Timing: timing, Refusing: a.refusing, Memory: a.spool, Journal: a.spool, Now: a.now, Every: o.Every, Logger: a.log.With("part", "switch"),
+		Timing: a.timing(), Refusing: a.refusing, Memory: a.spool, Journal: a.spool, Now: a.now, Every: o.Every, Logger: a.log.With("part", "switch"),
 	})
-	a.watch = deadman.New(deadman.Options{
-		Store: a.db, Backlog: a.shipper, Journal: a.spool, Eyes: a.sight, Memory: a.spool,
-		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen,
-		Base: a.thresholds(), Timing: timing, Interval: a.cfg.Monitor.Interval, Now: a.now, Every: o.Every,
-		Logger: a.log.With("part", "switch"),
-	})
+	a.watch = deadman.New(a.switchOptions(o.Every))
 	return a, a.openServer(o.Version)
+}
+
+func (a *App) switchOptions(every deadman.Every) deadman.Options {
+	return deadman.Options{
+		Store: a.db, Backlog: backlog{a}, Journal: a.spool, Eyes: a.sight, Memory: a.spool,
+		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen,
+		Base: a.thresholds(), Timing: a.timing(), Interval: a.cfg.Monitor.Interval, Now: a.now, Every: every,
+		Logger: a.log.With("part", "switch"),
+	}
+}
+
+// backlog has the switch wait until the database is in order, and this hub's.
+type backlog struct{ *App }
+
+func (b backlog) Visible(t time.Time) error {
+	if !b.prepared() {
+		return fmt.Errorf("ClickHouse is not ready: %s", cmp.Or(b.databaseError(), "it has not answered yet"))
+	}
+	return b.shipper.Visible(t)
+}
+
+func (a *App) timing() deadman.Timing {
+	return deadman.TimingFor(a.cfg.Monitor.StaleAfter, a.cfg.Ingest.PollInterval)
 }
 
 // privateDir makes the data directory, or refuses one that others can read.
