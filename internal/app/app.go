@@ -13,6 +13,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,12 @@ type Options struct {
 	Launcher string        // hub-engine; empty: beside the running executable
 	Version  string        // shown in the log and in metrics
 	Linger   time.Duration // see ship.Options; tests have shorter ones
+
+	// The clock that reports, silence, blind time and the fleet go by, and what calls
+	// the switch by it; nil: the machine's. What only waits for others, as for
+	// ClickHouse to come back, always goes by the machine's.
+	Now   func() time.Time
+	Every deadman.Every
 }
 
 // Folders of data_dir.
@@ -75,6 +82,7 @@ type App struct {
 	version string
 	id      string // of data_dir
 	claimed bool   // ClickHouse was told that this hub serves it
+	now     func() time.Time
 
 	spool    *spool.Spool
 	opener   *seal.Opener
@@ -113,7 +121,11 @@ func New(o Options) (a *App, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a = &App{cfg: o.Config, log: o.Logger, version: o.Version, register: make(chan struct{}, 1), startedAt: slot(), failed: make(chan error, 1)}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	a = &App{cfg: o.Config, log: o.Logger, version: o.Version, now: o.Now, register: make(chan struct{}, 1), failed: make(chan error, 1)}
+	a.startedAt = a.slot()
 	defer func() {
 		if err != nil {
 			a.close()
@@ -143,16 +155,32 @@ func New(o Options) (a *App, err error) {
 	a.shipper = ship.New(ship.Options{
 		Spool: a.spool, Store: a.db, Linger: o.Linger, Rejected: kept, Retention: retention(a.cfg), Logger: a.log.With("part", "ship"),
 	})
-	timing := deadman.TimingFor(a.cfg.Monitor.StaleAfter, a.cfg.Ingest.PollInterval)
 	a.sight = deadman.NewSight(deadman.SightOptions{
-		Timing: timing, Refusing: a.refusing, Memory: a.spool, Journal: a.spool, Logger: a.log.With("part", "switch"),
+		Timing: a.timing(), Refusing: a.refusing, Memory: a.spool, Journal: a.spool, Now: a.now, Every: o.Every, Logger: a.log.With("part", "switch"),
 	})
-	a.watch = deadman.New(deadman.Options{
-		Store: a.db, Records: a.db, Backlog: (*backlog)(a), Journal: a.spool, Eyes: a.sight, Memory: a.spool,
-		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, FirstSeen: a.acceptor.FirstSeen, Recall: recall,
-		Base: a.thresholds(), Timing: timing, Interval: a.cfg.Monitor.Interval, Logger: a.log.With("part", "switch"),
-	})
+	a.watch = deadman.New(a.switchOptions(o.Every, recall))
 	return a, a.openServer(o.Version)
+}
+
+func (a *App) switchOptions(every deadman.Every, recall *deadman.Recall) deadman.Options {
+	return deadman.Options{
+		Store: a.db, Records: a.db, Ready: a.databaseReady, Backlog: (*backlog)(a), Journal: a.spool, Eyes: a.sight, Memory: a.spool,
+		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, FirstSeen: a.acceptor.FirstSeen, Recall: recall,
+		Base: a.thresholds(), Timing: a.timing(), Interval: a.cfg.Monitor.Interval, Now: a.now, Every: every,
+		Logger: a.log.With("part", "switch"),
+	}
+}
+
+// databaseReady has the switch wait until the database is in order, and this hub's.
+func (a *App) databaseReady() error {
+	if !a.prepared() {
+		return fmt.Errorf("ClickHouse is not ready: %s", cmp.Or(a.databaseError(), "it has not answered yet"))
+	}
+	return nil
+}
+
+func (a *App) timing() deadman.Timing {
+	return deadman.TimingFor(a.cfg.Monitor.StaleAfter, a.cfg.Ingest.PollInterval)
 }
 
 // privateDir makes the data directory, or refuses one that others can read.
@@ -178,6 +206,7 @@ func (a *App) openIngest(recall *deadman.Recall) error {
 		NearlyFull:   func() bool { return journal.Stats().NearlyFull },
 		PollInterval: a.cfg.Ingest.PollInterval,
 		HostRate:     float64(a.cfg.Ingest.HostRate), CustomerRate: float64(a.cfg.Ingest.CustomerRate),
+		Now:    a.now,
 		Logger: a.log.With("part", "ingest"),
 	})
 	// A full disk has the spool remove volumes while it is being opened: what is
@@ -186,7 +215,7 @@ func (a *App) openIngest(recall *deadman.Recall) error {
 	defer close(restored)
 	sp, err := spool.Open(spool.Options{
 		Dir: filepath.Join(a.cfg.DataDir, spoolFolder), MaxBytes: int64(a.cfg.Spool.MaxBytes),
-		Logger: a.log.With("part", "spool"), Recovered: func(e spool.Entry) {
+		Now: a.now, Logger: a.log.With("part", "spool"), Recovered: func(e spool.Entry) {
 			a.acceptor.Recover(e)
 			recall.Add(e)
 		},

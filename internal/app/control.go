@@ -75,7 +75,7 @@ func (a *App) status(version, owner string) (any, error) {
 	}
 	if owner != "" {
 		var err error
-		if s.Owner, err = a.ownerStatus(owner, time.Now()); err != nil {
+		if s.Owner, err = a.ownerStatus(owner, a.now()); err != nil {
 			return nil, err
 		}
 	}

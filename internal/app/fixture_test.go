@@ -3,6 +3,8 @@ package app_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +22,7 @@ import (
 
 	"felhom.eu/hub/internal/app"
 	"felhom.eu/hub/internal/config"
+	"felhom.eu/hub/internal/deadman"
 	"felhom.eu/hub/internal/engine"
 	"felhom.eu/hub/internal/engine/enginetest"
 	"felhom.eu/hub/internal/fleetfile"
@@ -27,9 +30,12 @@ import (
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/logtest"
 	"felhom.eu/hub/internal/seal"
+	"felhom.eu/hub/internal/spool"
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "4") // those that run together mostly wait for the disk
 	status := enginetest.Run(m)
 	http.DefaultClient.CloseIdleConnections()
 	if err := goleak.Find(); err != nil && status == 0 {
@@ -48,6 +54,8 @@ type site struct {
 	cfg    *config.Config
 	global hub.Secret
 	log    *logtest.Buffer
+	now    func() time.Time // nil: the machine's clock
+	every  deadman.Every
 }
 
 // newSite makes a repository with the customers acme and globex, a global key,
@@ -117,6 +125,11 @@ func (s *site) enroll(customer string, isNew bool) fleetops.Enrolled {
 // enrollAs adds a host with a given id, and maybe an end of its key's validity.
 func (s *site) enrollAs(customer, id string, notAfter *time.Time) hub.Secret {
 	s.t.Helper()
+	return s.enrollHost(fleetfile.HostMetadata{Name: id, Customer: customer}, notAfter)
+}
+
+func (s *site) enrollHost(host fleetfile.HostMetadata, notAfter *time.Time) hub.Secret {
+	s.t.Helper()
 	data, err := os.ReadFile(filepath.Join(s.clone, "fleet", "recipients.txt"))
 	if err != nil {
 		s.t.Fatal(err)
@@ -126,16 +139,16 @@ func (s *site) enrollAs(customer, id string, notAfter *time.Time) hub.Secret {
 		s.t.Fatal(problems)
 	}
 	key := hub.NewKey()
-	sealed, to, err := seal.Seal(seal.Payload{Owner: hub.HostOwner(id), KeyID: "k1", Key: key}, recipients)
+	sealed, to, err := seal.Seal(seal.Payload{Owner: hub.HostOwner(host.Name), KeyID: "k1", Key: key}, recipients)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	file, err := fleetfile.HostFile{APIVersion: fleetfile.APIVersion, Kind: "Host", Metadata: fleetfile.HostMetadata{Name: id, Customer: customer},
+	file, err := fleetfile.HostFile{APIVersion: fleetfile.APIVersion, Kind: "Host", Metadata: host,
 		Spec: fleetfile.HostSpec{State: "active", Keys: []fleetfile.Key{{ID: "k1", NotAfter: notAfter, SealedTo: to, Sealed: sealed}}}}.Render()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.write(fleetfile.HostPath(customer, id), string(file))
+	s.write(fleetfile.HostPath(host.Customer, host.Name), string(file))
 	return key
 }
 
@@ -168,8 +181,17 @@ type running struct {
 
 func (s *site) start() *running {
 	s.t.Helper()
-	a, err := app.New(app.Options{Config: s.cfg, Launcher: enginetest.Launcher(s.t), Version: "test", Linger: time.Millisecond,
-		Logger: slog.New(slog.NewTextHandler(s.log, nil))})
+	o := app.Options{Config: s.cfg, Launcher: enginetest.Launcher(s.t), Version: "test", Linger: 5 * time.Millisecond,
+		Now: s.now, Every: s.every,
+		Logger: slog.New(slog.NewTextHandler(s.log, nil))}
+	a, err := app.New(o)
+	for range 100 { // a child that was forked meanwhile has the lock until it becomes another program
+		if !errors.Is(err, spool.ErrLocked) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		a, err = app.New(o)
+	}
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func (a *App) openFleet() error {
 	o := roster.Options{
 		Source: a.repo, Path: c.Path, Interval: c.Interval, MaxAge: c.MaxAge, Logger: a.log.With("part", "fleet"),
 		Load:     fleetfile.NewLoader(a.opener, a.thresholds()).Load,
-		Announce: a.announceFleet, Memory: a.spool,
+		Announce: a.announceFleet, Memory: a.spool, Now: a.now,
 	}
 	if c.AllowedSignersFile != "" {
 		o.Trust = a.trust

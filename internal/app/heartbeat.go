@@ -58,7 +58,7 @@ func (a *App) heartbeat() clickhouse.Heartbeat {
 	if err != nil {
 		dir = a.cfg.DataDir
 	}
-	return clickhouse.Heartbeat{DataDirID: a.id, At: time.Now(), Machine: machine, DataDir: dir, Version: a.version}
+	return clickhouse.Heartbeat{DataDirID: a.id, At: a.now(), Machine: machine, DataDir: dir, Version: a.version}
 }
 
 // claimDatabase refuses to serve a database that another hub serves. Of two that
@@ -80,7 +80,7 @@ func (a *App) alone(ctx context.Context, counts func(clickhouse.Heartbeat) bool)
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := a.now()
 	for _, o := range others {
 		if age := now.Sub(o.At); age.Abs() < beatFresh && counts(o) {
 			return fmt.Errorf("%w: the one on %s:%s (%s), heard %s ago; stop it and wait a minute, or name another database in clickhouse.dsn",

@@ -18,7 +18,12 @@ import (
 // connection to it.
 func (s *site) external() *clickhouse.DB {
 	s.t.Helper()
-	dsn, err := url.Parse(enginetest.DSN(s.t))
+	return s.externalAt(enginetest.DSN(s.t))
+}
+
+func (s *site) externalAt(address string) *clickhouse.DB {
+	s.t.Helper()
+	dsn, err := url.Parse(address)
 	if err != nil {
 		s.t.Fatal(err)
 	}

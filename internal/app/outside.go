@@ -65,7 +65,7 @@ func (a *App) unreachable() string {
 // judging returns nil while the switch judges, or why it does not.
 func (a *App) judging() error {
 	sw := a.watch.Status()
-	switch late := time.Since(sw.LastJudged); {
+	switch late := a.now().Sub(sw.LastJudged); {
 	case sw.HeldBy != "":
 		return fmt.Errorf("the switch is held back: %s", sw.HeldBy)
 	case sw.LastJudged.IsZero():
@@ -84,7 +84,7 @@ func (a *App) outsideMetrics() []httpapi.Metric {
 	if a.feeder != nil {
 		list = append(list, httpapi.Metric{
 			Name: "hub_watchdog_fed_age_seconds", Help: "Time since the outside watchdog was last fed, in seconds; 0 before the first time.",
-			Value: func() float64 { return age(a.feeder.Status().FedAt) },
+			Value: func() float64 { return age(time.Now(), a.feeder.Status().FedAt) },
 		})
 	}
 	return list

@@ -55,4 +55,4 @@ func lockedOut(l ingest.Lockout) string {
 }
 
 // slot returns now as rows keep it: UTC, whole milliseconds.
-func slot() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+func (a *App) slot() time.Time { return a.now().UTC().Truncate(time.Millisecond) }

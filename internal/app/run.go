@@ -37,6 +37,7 @@ func (a *App) Start(ctx context.Context) error {
 	a.server.Start()
 	a.working.Go(func() { a.roster.Run(working) })
 	a.working.Go(func() { a.sight.Run(working) })
+	a.working.Go(func() { a.watch.Run(working) }) // held back, and says so, while ClickHouse is not there
 	a.working.Go(func() { a.probe(working) })
 	if a.feeder != nil {
 		a.working.Go(func() { a.feeder.Run(working) })
@@ -48,7 +49,6 @@ func (a *App) Start(ctx context.Context) error {
 		if a.startDatabase(working) != nil {
 			return
 		}
-		a.working.Go(func() { a.watch.Run(working) })
 		a.working.Go(func() { a.syncRegister(working) })
 		a.working.Go(func() { a.beat(working) })
 		a.shipper.Run(shipping)
@@ -117,7 +117,7 @@ func (a *App) prepareDatabase(ctx context.Context) error {
 	if _, err := a.db.Check(ctx); err != nil {
 		return err
 	}
-	steps, err := a.db.Migrate(ctx, time.Now().UTC())
+	steps, err := a.db.Migrate(ctx, a.slot())
 	if err != nil {
 		return err
 	}

@@ -145,7 +145,7 @@ func (a *App) metrics(version string) []httpapi.Metric {
 
 		gauge("hub_spool_unshipped_records", "Acknowledged records that ClickHouse does not have yet.", func() float64 { return float64(a.spool.Stats().UnshippedRecords) }),
 		gauge("hub_spool_unshipped_bytes", "Bytes of volumes behind the cursor.", func() float64 { return float64(a.spool.Stats().UnshippedBytes) }),
-		gauge("hub_spool_oldest_unshipped_seconds", "Age of the oldest record that ClickHouse does not have yet, in seconds.", func() float64 { return age(a.spool.Stats().OldestUnshipped) }),
+		gauge("hub_spool_oldest_unshipped_seconds", "Age of the oldest record that ClickHouse does not have yet, in seconds.", func() float64 { return age(a.now(), a.spool.Stats().OldestUnshipped) }),
 		gauge("hub_spool_disk_bytes", "Disk space that the spool takes.", func() float64 { return float64(a.spool.Stats().DiskBytes) }),
 		gauge("hub_spool_max_bytes", "Disk space that the spool may take.", func() float64 { return float64(a.spool.Stats().MaxBytes) }),
 		gauge("hub_spool_damaged_ranges", "Damaged ranges found since the start.", func() float64 { return float64(a.spool.Stats().Damage) }),
@@ -168,10 +168,10 @@ func (a *App) metrics(version string) []httpapi.Metric {
 		gauge("hub_fleet_bad_hosts", "Hosts whose file has mistakes; they keep their last good record, if they have one.", func() float64 { return float64(a.roster.Status().BadHosts) }),
 		gauge("hub_fleet_head_waiting", "1 while the fleet repository's head is held or rejected.", func() float64 { return truth(a.roster.Status().Waiting()) }),
 		gauge("hub_fleet_frozen", "1 while the fleet repository does not answer, or does not move for longer than fleet.max_age.", func() float64 { return truth(a.roster.Status().Frozen != "") }),
-		gauge("hub_fleet_pull_age_seconds", "Time since the fleet repository last answered, in seconds.", func() float64 { return age(a.roster.Status().CheckedAt) }),
+		gauge("hub_fleet_pull_age_seconds", "Time since the fleet repository last answered, in seconds.", func() float64 { return age(a.now(), a.roster.Status().CheckedAt) }),
 
 		gauge("hub_switch_held", "1 while the switch is held back.", func() float64 { return truth(a.watch.Status().HeldBy != "") }),
-		gauge("hub_switch_held_seconds", "Time since the switch is held back, in seconds; 0 while it judges.", func() float64 { return age(a.watch.Status().HeldSince) }),
+		gauge("hub_switch_held_seconds", "Time since the switch is held back, in seconds; 0 while it judges.", func() float64 { return age(a.now(), a.watch.Status().HeldSince) }),
 		gauge("hub_switch_kept_back", "Silent hosts that are not told of yet, because the whole fleet fell silent.", func() float64 { return float64(a.watch.Status().KeptBack) }),
 		counter("hub_switch_failed_total", "Times that a host could not be judged; the others were.", func() float64 { return float64(a.watch.Status().Failed) }),
 		counter("hub_switch_evaluations_total", "Evaluations that judged.", func() float64 { return float64(a.watch.Status().Evaluated) }),
@@ -184,12 +184,12 @@ func (a *App) metrics(version string) []httpapi.Metric {
 	return list
 }
 
-// age returns the seconds since t, 0 for the zero time.
-func age(t time.Time) float64 {
+// age returns the seconds from t to now, 0 for the zero time.
+func age(now, t time.Time) float64 {
 	if t.IsZero() {
 		return 0
 	}
-	return time.Since(t).Seconds()
+	return now.Sub(t).Seconds()
 }
 
 func truth(b bool) float64 {

@@ -81,11 +81,16 @@ type Memory interface {
 	WriteState(name string, data []byte) error
 }
 
-// Options are the parts of a Switch. All but Records, Memory, FirstSeen, Recall,
-// Judged, Interval and Now are needed.
+// Every calls f every d until ctx ends, one call after the other; calls that come
+// too soon after a slow one are left out.
+type Every func(ctx context.Context, d time.Duration, f func())
+
+// Options are the parts of a Switch. All but Records, Ready, Memory, FirstSeen,
+// Recall, Judged, Interval, Now and Every are needed.
 type Options struct {
 	Store    Store
-	Records  Records // for Explain alone
+	Records  Records      // for Explain alone
+	Ready    func() error // why ClickHouse may not be asked yet; nil: it always may
 	Backlog  Backlog
 	Journal  Journal
 	Eyes     Eyes
@@ -101,6 +106,7 @@ type Options struct {
 	Timing    Timing
 	Interval  time.Duration    // between evaluations; default 60 s
 	Now       func() time.Time // default time.Now
+	Every     Every            // default: by a time.Ticker
 	Logger    *slog.Logger
 }
 
@@ -166,20 +172,30 @@ func New(o Options) *Switch {
 	if o.Recall == nil {
 		o.Recall = NewRecall()
 	}
+	if o.Every == nil {
+		o.Every = ticking
+	}
 	return &Switch{o: o, memory: o.Recall.memory, status: Status{Events: map[hub.EventType]uint64{}}}
 }
 
 // Run evaluates every interval until ctx ends.
 func (s *Switch) Run(ctx context.Context) {
-	ticker := time.NewTicker(s.o.Interval)
+	s.o.Every(ctx, s.o.Interval, func() {
+		// The error is in the status and the log; the next tick tries again.
+		_ = s.Tick(ctx, s.o.Now().UTC().Truncate(time.Millisecond))
+	})
+}
+
+// ticking is Every by the machine's clock.
+func ticking(ctx context.Context, d time.Duration, f func()) {
+	ticker := time.NewTicker(d)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			// The error is in the status and the log; the next tick tries again.
-			_ = s.Tick(ctx, s.o.Now().UTC().Truncate(time.Millisecond))
+			f()
 		}
 	}
 }
@@ -215,6 +231,11 @@ func (s *Switch) evaluate(ctx context.Context, t time.Time) error {
 	log, err := s.o.Eyes.Log(t)
 	if err != nil {
 		return err
+	}
+	if s.o.Ready != nil {
+		if err := s.o.Ready(); err != nil {
+			return err
+		}
 	}
 	if err := s.load(ctx, fleet, t); err != nil {
 		return fmt.Errorf("the query for recorded states failed: %w", err)

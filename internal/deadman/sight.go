@@ -16,13 +16,15 @@ import (
 	"felhom.eu/hub/internal/wire"
 )
 
-// SightOptions are the parts of a Sight. All but Now are needed.
+// SightOptions are the parts of a Sight. All but Now and
+// Every are needed.
 type SightOptions struct {
 	Timing   Timing
 	Refusing func() (cause blind.Cause, why string) // why a report sent now would not be accepted; "": it would
 	Memory   Memory                                 // where the log is kept
 	Journal  Journal                                // by which intervals reach ClickHouse
 	Now      func() time.Time                       // with a monotonic reading; default time.Now
+	Every    Every                                  // default: by a time.Ticker
 	Logger   *slog.Logger
 }
 
@@ -80,22 +82,17 @@ func NewSight(o SightOptions) *Sight {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Every == nil {
+		o.Every = ticking
+	}
 	return &Sight{o: o}
 }
 
 // Run looks until ctx ends, and then once more.
 func (s *Sight) Run(ctx context.Context) {
-	ticker := time.NewTicker(s.o.Timing.Pulse)
-	defer ticker.Stop()
-	for {
-		s.Look()
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			s.Look()
-			return
-		}
-	}
+	s.Look()
+	s.o.Every(ctx, s.o.Timing.Pulse, s.Look)
+	s.Look()
 }
 
 // Look notes whether a report sent now would be accepted.

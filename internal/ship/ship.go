@@ -15,7 +15,7 @@
 //
 // A server can also lose what it had acknowledged. After each of its restarts all
 // that the spool still keeps is looked for, and what is missing is brought back
-// ([Status].Restored); until that is done, [Shipper.Visible] says "behind".
+// ([Status].Restored); until that is done, [Status].Rechecking is set.
 package ship
 
 import (
@@ -416,24 +416,6 @@ func (s *Shipper) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
-}
-
-var errBehind = errors.New("ClickHouse does not have everything yet")
-
-// Visible returns nil when everything acknowledged up to t, and everything that
-// an earlier run of the hub left, is in ClickHouse, and is still there if the
-// server restarted since.
-func (s *Shipper) Visible(t time.Time) error {
-	st := s.o.Spool.Stats()
-	switch {
-	case s.Status().Rechecking:
-		return fmt.Errorf("%w: after its restart it is asked for all that the spool keeps", errBehind)
-	case st.Inherited > 0:
-		return fmt.Errorf("%w: records of an earlier run are being shipped", errBehind)
-	case !st.OldestUnshipped.IsZero() && !st.OldestUnshipped.After(t):
-		return fmt.Errorf("%w: a record waits since %s", errBehind, st.OldestUnshipped.Format(time.RFC3339))
-	}
-	return nil
 }
 
 // sleep returns true after d, false when ctx ended before.
