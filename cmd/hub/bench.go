@@ -123,7 +123,8 @@ func printNotes(w io.Writer, row *bench.Row) {
 			row.Scenario, row.What, row.InDatabase, row.Left, row.DrainedS)
 	}
 	if row.MaxMiB > 0 {
-		fmt.Fprintf(w, "%s: %s: resident memory over the last two thirds %.0f to %.0f MiB\n", row.Scenario, row.What, row.MinMiB, row.MaxMiB)
+		fmt.Fprintf(w, "%s: %s: resident memory over the last two thirds %.0f to %.0f MiB, the means of 20 s %.0f to %.0f\n",
+			row.Scenario, row.What, row.MinMiB, row.MaxMiB, row.MeanMinMiB, row.MeanMaxMiB)
 	}
 	if row.Evaluated > 0 {
 		fmt.Fprintf(w, "%s: %s: judged %d times\n", row.Scenario, row.What, row.Evaluated)

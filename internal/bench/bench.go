@@ -84,6 +84,8 @@ type Row struct {
 	InDatabase  uint64           `json:"in_database"`    // reports there at the end
 	MinMiB      float64          `json:"memory_min_mib"` // resident, over the last two thirds
 	MaxMiB      float64          `json:"memory_max_mib"`
+	MeanMinMiB  float64          `json:"memory_mean_min_mib"` // the same of the means of 20 s: without the collector's teeth
+	MeanMaxMiB  float64          `json:"memory_mean_max_mib"`
 	Evaluated   uint64           `json:"evaluated"` // times that the switch judged all hosts meanwhile
 	Refused     map[string]int64 `json:"refused,omitempty"`
 }

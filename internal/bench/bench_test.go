@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -90,7 +91,7 @@ func TestUntilAllIsInClickHouse(t *testing.T) {
 		if row.InDatabase == 0 || row.PerSecond <= 0 || row.HubMicros <= 0 || row.EngineUS <= 0 || len(row.Refused) > 0 {
 			t.Errorf("%+v", row)
 		}
-		if row.Scenario == "memory" && row.MaxMiB <= 0 {
+		if row.Scenario == "memory" && (row.MeanMinMiB < row.MinMiB || row.MeanMaxMiB > row.MaxMiB || row.MinMiB <= 0) {
 			t.Errorf("no memory was seen: %+v", row)
 		}
 	}
@@ -99,6 +100,17 @@ func TestUntilAllIsInClickHouse(t *testing.T) {
 	}
 	if len(r.Rows) != 7 {
 		t.Errorf("%d rows", len(r.Rows))
+	}
+}
+
+func TestMeansOfWholeWindows(t *testing.T) {
+	for _, c := range []struct{ samples, want []float64 }{
+		{[]float64{1, 3}, []float64{2}},
+		{[]float64{1, 2, 3, 4, 5, 9, 100}, []float64{2, 6}},
+	} {
+		if got := means(c.samples, 3); !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v", c.samples, got)
+		}
 	}
 }
 

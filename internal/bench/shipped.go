@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -164,8 +165,10 @@ func (b *bench) loaded(ctx context.Context, r run, at *site, shipper *ship.Shipp
 	if err := b.post(loading, at, r.load, s); err != nil {
 		return err
 	}
-	if least, most := memory(); r.scenario == "memory" {
-		s.MinMiB, s.MaxMiB = least, most
+	if samples := memory(); r.scenario == "memory" && len(samples) > 0 {
+		s.MinMiB, s.MaxMiB = slices.Min(samples), slices.Max(samples)
+		smooth := means(samples, memoryWindow)
+		s.MeanMinMiB, s.MeanMaxMiB = slices.Min(smooth), slices.Max(smooth)
 	}
 	s.Left = at.spool.Stats().UnshippedRecords
 	ended, usedBefore := time.Now(), used()
@@ -312,10 +315,13 @@ func (d *database) processor() time.Duration {
 	return sum
 }
 
+// memoryWindow is so many seconds that the garbage collector ran a few times.
+const memoryWindow = 20
+
 // watchMemory samples this process's resident memory each second until the
-// function it returns is called, which tells the least and the most of the last
-// two thirds, in MiB.
-func watchMemory(ctx context.Context) (stop func() (least, most float64)) {
+// function it returns is called, which returns the samples of the last two thirds,
+// in MiB.
+func watchMemory(ctx context.Context) (stop func() []float64) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	var samples []float64
@@ -325,17 +331,26 @@ func watchMemory(ctx context.Context) (stop func() (least, most float64)) {
 			samples = append(samples, resident())
 		}
 	}()
-	return func() (least, most float64) {
+	return func() []float64 {
 		cancel()
 		<-done
-		for i, mib := range samples[len(samples)/3:] {
-			if i == 0 {
-				least = mib
-			}
-			least, most = min(least, mib), max(most, mib)
-		}
-		return least, most
+		return samples[len(samples)/3:]
 	}
+}
+
+// means returns the mean of each whole window of samples, of all where there is none.
+func means(samples []float64, window int) (means []float64) {
+	for part := range slices.Chunk(samples, min(window, len(samples))) {
+		if len(part) < window && len(means) > 0 {
+			break
+		}
+		sum := 0.0
+		for _, mib := range part {
+			sum += mib
+		}
+		means = append(means, sum/float64(len(part)))
+	}
+	return means
 }
 
 // resident returns this process's resident memory in MiB.
