@@ -64,8 +64,7 @@ func (db *DB) insertBlock(ctx context.Context, table string, rows block, token s
 // at once.
 const worthRoom = 1 << 20
 
-// blank is as large as a column of texts gets, and never written to: it costs no
-// memory.
+// blank is larger than the texts of a cut, and never written to: it costs no memory.
 var blank [64 << 20]byte
 
 // makeRoom has a column of texts allocate all that it will need. It would grow by

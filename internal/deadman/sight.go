@@ -16,8 +16,7 @@ import (
 	"felhom.eu/hub/internal/wire"
 )
 
-// SightOptions are the parts of a Sight. All but Now and
-// Every are needed.
+// SightOptions are the parts of a Sight. All but Now and Every are needed.
 type SightOptions struct {
 	Timing   Timing
 	Refusing func() (cause blind.Cause, why string) // why a report sent now would not be accepted; "": it would

@@ -16,22 +16,13 @@ type item interface {
 	missing() string
 }
 
-// newItem returns an empty element of a list that holds no guests, nil for a
-// member of the report that is no such list.
-func newItem(list string) item {
-	switch list {
-	case "storage_targets":
-		return &storageTarget{}
-	case "backups":
-		return &backup{}
-	case "restore_tests":
-		return &restoreTest{}
-	case "pbs_snapshots":
-		return &pbsSnapshot{}
-	case "audit_tail":
-		return &auditEntry{}
-	}
-	return nil
+// newItem makes an empty element of each list of a report that holds no guests.
+var newItem = map[string]func() item{
+	"storage_targets": func() item { return &storageTarget{} },
+	"backups":         func() item { return &backup{} },
+	"restore_tests":   func() item { return &restoreTest{} },
+	"pbs_snapshots":   func() item { return &pbsSnapshot{} },
+	"audit_tail":      func() item { return &auditEntry{} },
 }
 
 type storageTarget struct {

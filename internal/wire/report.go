@@ -124,8 +124,8 @@ func (d *decoder) readMember(name string) (err error) {
 	case "maintenance":
 		d.section(name, d.maintenance)
 	default:
-		if newItem(name) != nil {
-			d.list(name, func() error { return d.readItem(newItem(name)) })
+		if empty, ok := newItem[name]; ok {
+			d.list(name, func() error { return d.readItem(empty()) })
 		} else if foldsToIdentity(name) {
 			err = invalid("folded_name", "a name differs from host_id, reported_at or host only in case or by folding")
 		}
