@@ -375,10 +375,12 @@ func (c *rejectedReports) columns() []column {
 }
 
 type eventRows struct {
-	id, typ, severity, customerID, hostID  values[string]
+	id, typ, severity, customerID          values[string]
+	hostID, guestID                        values[string]
 	at, detectedAt                         values[time.Time]
 	silence                                values[float64]
 	reason, source, foldedInto, suppressed values[string]
+	causedBy                               values[string]
 	hosts                                  values[[]string]
 	spoolID                                values[string]
 	spoolSeq                               values[uint64]
@@ -389,15 +391,17 @@ func (c *eventRows) rows() int { return len(c.id) }
 func (c *eventRows) add(at hub.Position, e *hub.Event) {
 	c.id = append(c.id, e.ID)
 	c.typ = append(c.typ, string(e.Type))
-	c.severity = append(c.severity, e.Type.Severity())
+	c.severity = append(c.severity, e.Severity())
 	c.customerID = append(c.customerID, e.CustomerID)
 	c.hostID = append(c.hostID, e.HostID)
+	c.guestID = append(c.guestID, e.GuestID)
 	c.at = append(c.at, e.At)
 	c.detectedAt = append(c.detectedAt, e.DetectedAt)
 	c.silence = append(c.silence, e.SilenceSeconds)
 	c.reason = append(c.reason, e.Reason)
 	c.source = append(c.source, e.Source)
 	c.foldedInto = append(c.foldedInto, e.FoldedInto)
+	c.causedBy = append(c.causedBy, e.CausedBy)
 	c.suppressed = append(c.suppressed, e.SuppressedBy)
 	c.hosts = append(c.hosts, e.Hosts)
 	c.spoolID = append(c.spoolID, at.SpoolID.String())
@@ -411,12 +415,14 @@ func (c *eventRows) columns() []column {
 		{"severity", &c.severity},
 		{"customer_id", &c.customerID},
 		{"host_id", &c.hostID},
+		{"guest_id", &c.guestID},
 		{"at", &c.at},
 		{"detected_at", &c.detectedAt},
 		{"silence_seconds", &c.silence},
 		{"reason", &c.reason},
 		{"source", &c.source},
 		{"folded_into", &c.foldedInto},
+		{"caused_by", &c.causedBy},
 		{"suppressed_by", &c.suppressed},
 		{"hosts", &c.hosts},
 		{"spool_id", &c.spoolID},

@@ -3,6 +3,7 @@ package hub
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -33,9 +34,31 @@ const (
 	HubSwitchHeld     EventType = "hub_switch_held"     // the operators': evaluations have been held back for a while
 )
 
-// SwitchEvents lists them.
+// Controllers have the same switch, by guest.
+const (
+	ControllerStale     EventType = "controller_stale"
+	ControllerDown      EventType = "controller_down"
+	ControllerRecovered EventType = "controller_recovered"
+	ControllerFlapping  EventType = "controller_flapping"
+)
+
+// SwitchEvents lists the switch's events, those of the deadlines included.
 func SwitchEvents() []EventType {
-	return []EventType{HostStale, HostDown, HostRecovered, HostNeverReported, HostFlapping, MassSilence, HubSwitchHeld}
+	types := []EventType{HostStale, HostDown, HostRecovered, HostNeverReported, HostFlapping, MassSilence, HubSwitchHeld,
+		ControllerStale, ControllerDown, ControllerRecovered, ControllerFlapping}
+	for _, d := range AllDeadlines() {
+		types = append(types, d.Overdue(), d.Met())
+	}
+	return types
+}
+
+// OwnEvent reports whether a type is one that only the hub raises.
+func OwnEvent(t EventType) bool {
+	switch t {
+	case FleetRejected, FleetRewound, FleetHeld, FleetFrozen, HostFileRejected, ClickHouseAway, SpoolHigh:
+		return true
+	}
+	return slices.Contains(SwitchEvents(), t)
 }
 
 // The fleet's events: they are the operators', so their CustomerID is empty.
@@ -47,16 +70,32 @@ const (
 	HostFileRejected EventType = "host_file_rejected" // one host keeps its last good record
 )
 
+// The hub's events about itself, which are the operators' too. The names are kept
+// from others before they are raised.
+const (
+	ClickHouseAway EventType = "clickhouse_away"
+	SpoolHigh      EventType = "spool_high"
+)
+
 // Severity returns "info", "warning" or "critical".
 func (t EventType) Severity() string {
 	switch t {
-	case HostDown, MassSilence:
+	case HostDown, ControllerDown, MassSilence:
 		return "critical"
-	case HostStale, HostNeverReported, HostFlapping, HubSwitchHeld, FleetRejected, FleetRewound, FleetHeld, FleetFrozen, HostFileRejected:
+	case HostStale, HostNeverReported, HostFlapping, ControllerStale, ControllerFlapping,
+		BackupDeadline.Overdue(), RestoreTestDeadline.Overdue(), PBSVerifyDeadline.Overdue(), HubSwitchHeld, FleetRejected, FleetRewound, FleetHeld, FleetFrozen, HostFileRejected:
 		return "warning"
 	default:
 		return "info"
 	}
+}
+
+// Severity returns what the event itself says, else that of its type.
+func (e *Event) Severity() string {
+	if e.Level != "" {
+		return e.Level
+	}
+	return e.Type.Severity()
 }
 
 // Event is one thing that happened, as the table events holds it.
@@ -65,13 +104,16 @@ type Event struct {
 	Type           EventType
 	CustomerID     string    // the host's customer at At; empty: the operators'
 	HostID         string    // empty where the event is about no host
+	GuestID        string    // "<host_id>/<vmid>"; empty where the event is about no guest
 	At             time.Time // when the condition first held
 	DetectedAt     time.Time // the slot time T that found it
 	SilenceSeconds float64   // At − last report
 	Reason         string
-	Source         string   // "switch" or "fleet"
+	Source         string   // "switch", "fleet" or "controller"
+	Level          string   // severity of a controller's event, as it said; empty: that of its Type
 	FoldedInto     string   // ID of the MassSilence that this one is part of; empty: none
-	SuppressedBy   string   // why nobody is told of it, as "retired"; empty: it is told
+	CausedBy       string   // ID of the event that explains this one and is told in its place; empty: none
+	SuppressedBy   string   // why nobody is told of it, as "retired" or a maintenance window; empty: it is told
 	Hosts          []string // of a MassSilence: those that it folds
 }
 

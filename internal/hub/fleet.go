@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -42,6 +43,8 @@ type Host struct {
 	Labels      map[string]string
 	Lifecycle   Lifecycle
 	Monitor     Thresholds // as written on the host; see Fleet.Thresholds
+	Deadlines   Deadlines  // as written on the host; see Fleet.Deadlines
+	Maintenance []Window   // its own; see Fleet.Windows
 	EnrollBy    time.Time  // when its first report is due; zero: never
 	Keys        []Key
 	Desired     []byte // inert JSON; no code path leads from here to an agent
@@ -56,6 +59,8 @@ type Customer struct {
 	DisplayName string
 	Blocked     bool
 	Monitor     Thresholds
+	Deadlines   Deadlines
+	Maintenance []Window
 	Keys        []Key
 	File        string
 }
@@ -65,9 +70,13 @@ type FleetSpec struct {
 	Name      string
 	Revision  string // the commit's id; empty when read from a plain folder
 	Monitor   Thresholds
+	Deadlines Deadlines
 	Keys      []Key // global keys
 	Customers []*Customer
 	Hosts     []*Host
+
+	Maintenance      []Window
+	ControllerEvents []EventType // that controllers may send; nil: DefaultControllerEvents
 
 	AllowRemoval int // guards.allowRemoval; see RemovalHeld
 }
@@ -251,6 +260,20 @@ func ValidHostID(id string) bool {
 	return id != "" && len(id) <= maxHostID &&
 		strings.IndexByte(lowerAlnum, id[0]) >= 0 &&
 		strings.Trim(id, lowerAlnum+".-") == ""
+}
+
+// ValidGuestID reports whether id is "<host_id>/<vmid>", as [GuestID] writes it.
+func ValidGuestID(id string) bool {
+	_, _, ok := ParseGuestID(id)
+	return ok
+}
+
+// ParseGuestID takes a guest id apart.
+func ParseGuestID(id string) (hostID string, vmid uint32, ok bool) {
+	hostID, number, _ := strings.Cut(id, "/")
+	n, err := strconv.ParseUint(number, 10, 32)
+	ok = err == nil && n > 0 && number[0] != '0' && number[0] != '+' && ValidHostID(hostID)
+	return hostID, uint32(n), ok
 }
 
 // ValidCustomerName reports whether name matches

@@ -62,6 +62,9 @@ const (
 	KindDecision   RecordKind = 2 // body: wire's encoding of a Decision
 	KindNotice     RecordKind = 3 // body: wire's encoding of a Notice
 	KindBlind      RecordKind = 4 // body: wire's encoding of an interval of blind time
+
+	KindControllerReport RecordKind = 5 // body: a report as the controller sent it, decompressed
+	KindControllerEvent  RecordKind = 6 // body: an event as the controller sent it, decompressed
 )
 
 // Report is a host report, decoded. Pointers are nil where the report gave no

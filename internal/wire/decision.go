@@ -46,12 +46,14 @@ type eventV1 struct {
 	Type           hub.EventType `json:"type"`
 	CustomerID     string        `json:"customer_id"`
 	HostID         string        `json:"host_id"`
+	GuestID        string        `json:"guest_id,omitzero"`
 	At             int64         `json:"at"`
 	DetectedAt     int64         `json:"detected_at"`
 	SilenceSeconds float64       `json:"silence_seconds"`
 	Reason         string        `json:"reason"`
 	Source         string        `json:"source"`
 	FoldedInto     string        `json:"folded_into,omitzero"`
+	CausedBy       string        `json:"caused_by,omitzero"`
 	SuppressedBy   string        `json:"suppressed_by,omitzero"`
 	Hosts          []string      `json:"hosts,omitempty"`
 }
@@ -106,10 +108,10 @@ func encodeEvents(events []hub.Event) []eventV1 {
 	out := make([]eventV1, len(events))
 	for i, e := range events {
 		out[i] = eventV1{
-			ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID,
+			ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID, GuestID: e.GuestID,
 			At: e.At.UnixMilli(), DetectedAt: e.DetectedAt.UnixMilli(),
 			SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
-			FoldedInto: e.FoldedInto, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts,
+			FoldedInto: e.FoldedInto, CausedBy: e.CausedBy, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts,
 		}
 	}
 	return out
@@ -139,10 +141,10 @@ func encodeHostState(s hub.HostState) hostStateV2 {
 
 func (e eventV1) event() hub.Event {
 	return hub.Event{
-		ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID,
+		ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID, GuestID: e.GuestID,
 		At: instant(e.At), DetectedAt: instant(e.DetectedAt),
 		SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
-		FoldedInto: e.FoldedInto, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts,
+		FoldedInto: e.FoldedInto, CausedBy: e.CausedBy, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts,
 	}
 }
 
