@@ -107,7 +107,8 @@ type Event struct {
 	GuestID        string    // "<host_id>/<vmid>"; empty where the event is about no guest
 	At             time.Time // when the condition first held
 	DetectedAt     time.Time // the slot time T that found it
-	SilenceSeconds float64   // At − last report
+	Episode        string    // one trouble from its first alarm to its recovery, which share it: 32 hex digits; empty: the event stands alone
+	SilenceSeconds float64   // At − last report; of a deadline, At − the success before
 	Reason         string
 	Source         string   // "switch", "fleet" or "controller"
 	Level          string   // severity of a controller's event, as it said; empty: that of its Type
@@ -127,6 +128,28 @@ func EventID(t EventType, hostID string, last Position) string {
 	return hex.EncodeToString(sum[:])[:32]
 }
 
+// TellingID returns the id of the event that tells of a silence or a deadline after
+// all: what alarm said was stored and not told, and when the reason for that was
+// over the trouble went on.
+func TellingID(alarm string) string {
+	sum := sha256.Sum256([]byte("felhom-event/1\ntold_after_all\n" + alarm))
+	return hex.EncodeToString(sum[:])[:32]
+}
+
+// EpisodeID names the trouble of a host, a guest or a guest's deadline that the
+// position or instant of its last sign of life begins.
+func EpisodeID(subject, last string) string {
+	sum := sha256.Sum256([]byte("felhom-episode/1\n" + subject + "\n" + last))
+	return hex.EncodeToString(sum[:])[:32]
+}
+
+// DeadlineEventID returns the id of an event of a guest's deadline: the first 32 hex
+// digits of the SHA-256 of "felhom-event/1\n<type>\n<guest_id>\n<Unix milliseconds
+// of the success, or first sight, before>".
+func DeadlineEventID(t EventType, guestID string, base time.Time) string {
+	return FleetEventID(t, guestID+"\n"+strconv.FormatInt(base.UnixMilli(), 10))
+}
+
 // FleetEventID returns the first 32 hex digits of the SHA-256 of
 // "felhom-event/1\n<type>\n<subject>", where the subject names what happened
 // (a revision, a host and its blob) and no clock does.
@@ -135,15 +158,16 @@ func FleetEventID(t EventType, subject string) string {
 	return hex.EncodeToString(sum[:])[:32]
 }
 
-// HostState is the switch's memory of one host.
+// HostState is the switch's memory of one host, or of the controller of one guest.
 type HostState struct {
-	HostID     string
+	HostID     string // or guest id
 	CustomerID string // at the decision; empty where an older hub decided
 	State      State
 	Since      time.Time // when the condition of State first held
 	Last       Position  // the last report before the silence, or the newest seen when ok
 	LastAt     time.Time // received_at of that report
 	Silent     bool      // nobody was told of this silence, so nobody is told that it ended
+	MutedBy    string    // why what was raised of this silence was not told, as Event.SuppressedBy says, or the id that CausedBy does; empty: it was told
 	DecidedAt  time.Time // the slot time T of the decision; later than that of the host's last one
 
 	Lifecycle   Lifecycle // what the switch made of the host: it watches active ones; empty where an older hub decided: Active
@@ -157,9 +181,24 @@ type HostState struct {
 // FlapMemory is how many silences of a host are remembered: as many as make it flap.
 const FlapMemory = 6
 
+// DeadlineState is the switch's memory of one deadline of one guest. There is none
+// of a guest whose deadline was never missed.
+type DeadlineState struct {
+	GuestID    string
+	Deadline   Deadline
+	CustomerID string
+	Overdue    bool
+	Base       time.Time // the newest success, or the first sight, that the deadline counts from
+	Since      time.Time // when the condition first held
+	MutedBy    string    // as in HostState
+	Closed     time.Time // when it was closed without a success: the guest was gone, or the deadline; zero: it was not
+	DecidedAt  time.Time // as in HostState
+}
+
 // Decision is what one tick decided, written to the spool as one record so that
 // a state and its event are durable together or not at all.
 type Decision struct {
-	States []HostState
-	Events []Event
+	States    []HostState
+	Deadlines []DeadlineState
+	Events    []Event
 }

@@ -24,6 +24,12 @@ func AllDeadlines() []Deadline {
 // String returns the word that rows use: backup, restore_test or pbs_verify.
 func (d Deadline) String() string { return [...]string{"backup", "restore_test", "pbs_verify"}[d] }
 
+// ParseDeadline reads the word of a deadline.
+func ParseDeadline(word string) (Deadline, bool) {
+	i := slices.IndexFunc(AllDeadlines(), func(d Deadline) bool { return d.String() == word })
+	return Deadline(max(0, i)), i >= 0
+}
+
 // Overdue is the event of a success that is missing, Met that of one that came.
 func (d Deadline) Overdue() EventType { return EventType(d.String() + "_overdue") }
 

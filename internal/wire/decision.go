@@ -11,13 +11,14 @@ import (
 
 // decisionVersion is the version of the encoding. It is on disk: a change of
 // meaning takes a new number, and the old ones stay readable. Version 1 had the
-// first eight fields of a state.
-const decisionVersion = 2
+// first eight fields of a state, version 2 no controllers and no deadlines.
+const decisionVersion = 3
 
-type decisionV2 struct {
-	Version int           `json:"v"`
-	States  []hostStateV2 `json:"states"`
-	Events  []eventV1     `json:"events"`
+type decisionV3 struct {
+	Version   int               `json:"v"`
+	States    []hostStateV2     `json:"states"`
+	Deadlines []deadlineStateV3 `json:"deadlines,omitempty"`
+	Events    []eventV1         `json:"events"`
 }
 
 // Times are Unix milliseconds, so that they survive exactly.
@@ -39,6 +40,19 @@ type hostStateV2 struct {
 	Silences    []int64       `json:"silences,omitempty"` // without the zero ones
 	FlapID      string        `json:"flap_spool_id,omitzero"`
 	FlapSeq     uint64        `json:"flap_spool_seq,omitzero"`
+	MutedBy     string        `json:"muted_by,omitzero"`
+}
+
+type deadlineStateV3 struct {
+	GuestID    string `json:"guest_id"`
+	Deadline   string `json:"deadline"`
+	CustomerID string `json:"customer_id"`
+	Overdue    bool   `json:"overdue"`
+	Base       int64  `json:"base"`
+	Since      int64  `json:"since"`
+	MutedBy    string `json:"muted_by,omitzero"`
+	Closed     *int64 `json:"closed,omitzero"`
+	DecidedAt  int64  `json:"decided_at"`
 }
 
 type eventV1 struct {
@@ -49,6 +63,7 @@ type eventV1 struct {
 	GuestID        string        `json:"guest_id,omitzero"`
 	At             int64         `json:"at"`
 	DetectedAt     int64         `json:"detected_at"`
+	Episode        string        `json:"episode,omitzero"`
 	SilenceSeconds float64       `json:"silence_seconds"`
 	Reason         string        `json:"reason"`
 	Source         string        `json:"source"`
@@ -62,13 +77,16 @@ type eventV1 struct {
 // Times keep their millisecond and lose what is finer. It fails on a text that
 // is not UTF-8 or a silence that is no number.
 func EncodeDecision(d hub.Decision) ([]byte, error) {
-	out := decisionV2{
+	out := decisionV3{
 		Version: decisionVersion,
 		States:  make([]hostStateV2, len(d.States)),
 		Events:  encodeEvents(d.Events),
 	}
 	for i, s := range d.States {
 		out.States[i] = encodeHostState(s)
+	}
+	for _, s := range d.Deadlines {
+		out.Deadlines = append(out.Deadlines, encodeDeadlineState(s))
 	}
 	body, err := json.Marshal(out)
 	if err != nil {
@@ -80,7 +98,7 @@ func EncodeDecision(d hub.Decision) ([]byte, error) {
 // DecodeDecision reads what EncodeDecision wrote; times are UTC. It refuses
 // another version, an unknown field or state, and anything that is not whole.
 func DecodeDecision(body []byte) (hub.Decision, error) {
-	var in decisionV2
+	var in decisionV3
 	if err := json.Unmarshal(body, &in, json.RejectUnknownMembers(true)); err != nil {
 		return hub.Decision{}, fmt.Errorf("decode decision: %w", err)
 	}
@@ -94,6 +112,13 @@ func DecodeDecision(body []byte) (hub.Decision, error) {
 			return hub.Decision{}, fmt.Errorf("decode decision: host %q: %w", s.HostID, err)
 		}
 		d.States = append(d.States, state)
+	}
+	for _, s := range in.Deadlines {
+		state, err := s.deadlineState()
+		if err != nil {
+			return hub.Decision{}, fmt.Errorf("decode decision: deadline of %q: %w", s.GuestID, err)
+		}
+		d.Deadlines = append(d.Deadlines, state)
 	}
 	for _, e := range in.Events {
 		if err := e.checkNoticed(); err != nil {
@@ -109,7 +134,7 @@ func encodeEvents(events []hub.Event) []eventV1 {
 	for i, e := range events {
 		out[i] = eventV1{
 			ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID, GuestID: e.GuestID,
-			At: e.At.UnixMilli(), DetectedAt: e.DetectedAt.UnixMilli(),
+			At: e.At.UnixMilli(), DetectedAt: e.DetectedAt.UnixMilli(), Episode: e.Episode,
 			SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
 			FoldedInto: e.FoldedInto, CausedBy: e.CausedBy, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts,
 		}
@@ -122,7 +147,7 @@ func encodeHostState(s hub.HostState) hostStateV2 {
 		HostID: s.HostID, State: s.State, Since: s.Since.UnixMilli(),
 		SpoolID: s.Last.SpoolID.String(), SpoolSeq: s.Last.Seq, LastAt: s.LastAt.UnixMilli(),
 		Silent: s.Silent, DecidedAt: s.DecidedAt.UnixMilli(),
-		CustomerID: s.CustomerID, Lifecycle: s.Lifecycle, Fold: s.Fold,
+		CustomerID: s.CustomerID, Lifecycle: s.Lifecycle, Fold: s.Fold, MutedBy: s.MutedBy,
 	}
 	if !s.WatchedFrom.IsZero() {
 		ms := s.WatchedFrom.UnixMilli()
@@ -142,15 +167,15 @@ func encodeHostState(s hub.HostState) hostStateV2 {
 func (e eventV1) event() hub.Event {
 	return hub.Event{
 		ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID, GuestID: e.GuestID,
-		At: instant(e.At), DetectedAt: instant(e.DetectedAt),
+		At: instant(e.At), DetectedAt: instant(e.DetectedAt), Episode: e.Episode,
 		SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
 		FoldedInto: e.FoldedInto, CausedBy: e.CausedBy, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts,
 	}
 }
 
 func (s hostStateV2) hostState() (hub.HostState, error) {
-	if !hub.ValidHostID(s.HostID) {
-		return hub.HostState{}, fmt.Errorf("not a host id")
+	if !hub.ValidHostID(s.HostID) && !hub.ValidGuestID(s.HostID) {
+		return hub.HostState{}, fmt.Errorf("neither a host id nor a guest id")
 	}
 	switch s.State {
 	case hub.NeverSeen, hub.OK, hub.Stale, hub.Down:
@@ -170,7 +195,7 @@ func (s hostStateV2) hostState() (hub.HostState, error) {
 		HostID: s.HostID, State: s.State, Since: instant(s.Since),
 		Last:   hub.Position{SpoolID: id, Seq: s.SpoolSeq},
 		LastAt: instant(s.LastAt), Silent: s.Silent, DecidedAt: instant(s.DecidedAt),
-		CustomerID: s.CustomerID, Lifecycle: s.Lifecycle, Fold: s.Fold,
+		CustomerID: s.CustomerID, Lifecycle: s.Lifecycle, Fold: s.Fold, MutedBy: s.MutedBy,
 	}
 	if s.WatchedFrom != nil {
 		out.WatchedFrom = instant(*s.WatchedFrom)
@@ -186,6 +211,36 @@ func (s hostStateV2) hostState() (hub.HostState, error) {
 			return hub.HostState{}, err
 		}
 		out.Flapping = hub.Position{SpoolID: id, Seq: s.FlapSeq}
+	}
+	return out, nil
+}
+
+func encodeDeadlineState(s hub.DeadlineState) deadlineStateV3 {
+	out := deadlineStateV3{
+		GuestID: s.GuestID, Deadline: s.Deadline.String(), CustomerID: s.CustomerID, Overdue: s.Overdue,
+		Base: s.Base.UnixMilli(), Since: s.Since.UnixMilli(), MutedBy: s.MutedBy, DecidedAt: s.DecidedAt.UnixMilli(),
+	}
+	if !s.Closed.IsZero() {
+		ms := s.Closed.UnixMilli()
+		out.Closed = &ms
+	}
+	return out
+}
+
+func (s deadlineStateV3) deadlineState() (hub.DeadlineState, error) {
+	deadline, ok := hub.ParseDeadline(s.Deadline)
+	switch {
+	case !hub.ValidGuestID(s.GuestID):
+		return hub.DeadlineState{}, fmt.Errorf("not a guest id")
+	case !ok:
+		return hub.DeadlineState{}, fmt.Errorf("%q is no deadline", s.Deadline)
+	}
+	out := hub.DeadlineState{
+		GuestID: s.GuestID, Deadline: deadline, CustomerID: s.CustomerID, Overdue: s.Overdue,
+		Base: instant(s.Base), Since: instant(s.Since), MutedBy: s.MutedBy, DecidedAt: instant(s.DecidedAt),
+	}
+	if s.Closed != nil {
+		out.Closed = instant(*s.Closed)
 	}
 	return out, nil
 }

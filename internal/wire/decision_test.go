@@ -23,11 +23,20 @@ var decision = hub.Decision{
 			Silences: [hub.FlapMemory]time.Time{4: received, 5: received.Add(time.Minute)},
 			Flapping: hub.Position{SpoolID: hub.SpoolID{7}, Seq: 9},
 		},
+		{HostID: "acme-3/101", State: hub.Down, CustomerID: "acme", Silent: true, MutedBy: "event f1"},
+	},
+	Deadlines: []hub.DeadlineState{
+		{GuestID: "acme-3/101", Deadline: hub.RestoreTestDeadline, CustomerID: "acme", Overdue: true, Base: received, Since: received.Add(time.Hour),
+			MutedBy: "maintenance fleet/patch-night", DecidedAt: received.Add(time.Minute)},
+		{GuestID: "acme-3/102", Deadline: hub.PBSVerifyDeadline, Closed: received}, // zero times stay zero
 	},
 	Events: []hub.Event{{
 		ID: "0123456789abcdef0123456789abcdef", Type: hub.HostStale, CustomerID: "acme", HostID: "acme-5f2c9a1e",
 		At: received.Add(999 * time.Millisecond), DetectedAt: received.Add(time.Minute),
 		SilenceSeconds: 1800.001, Reason: "silent for 30m0s", Source: "switch", FoldedInto: "f1", SuppressedBy: "retired",
+	}, {
+		ID: "f2", Type: hub.ControllerDown, CustomerID: "acme", HostID: "acme-3", GuestID: "acme-3/101", At: received, DetectedAt: received,
+		Episode: "e1", CausedBy: "f1",
 	}, {
 		ID: "f1", Type: hub.MassSilence, CustomerID: "acme", At: received, DetectedAt: received, Hosts: []string{"acme-3"},
 	}},
@@ -55,15 +64,18 @@ func TestDecisionIsStrict(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range [][2]string{
-		{`"v":2`, `"v":3`},
-		{`"v":2`, `"v":0`},
-		{`"v":2`, `"v":2,"v":2`},
-		{`"v":2`, `"v":2,"extra":0`},
+		{`"v":3`, `"v":4`},
+		{`"v":3`, `"v":0`},
+		{`"v":3`, `"v":3,"v":3`},
+		{`"v":3`, `"v":3,"extra":0`},
 		{`"state":"ok"`, `"state":"gone"`},
 		{`"lifecycle":"paused"`, `"lifecycle":"lost"`},
 		{`"silences":[`, `"silences":[1,2,3,4,5,`},
 		{`"flap_spool_id":"07`, `"flap_spool_id":"x7`},
 		{`"host_id":"acme-2"`, `"host_id":""`},
+		{`"host_id":"acme-3/101"`, `"host_id":"acme-3/0"`},
+		{`"guest_id":"acme-3/102"`, `"guest_id":"acme-3"`},
+		{`"deadline":"restore_test"`, `"deadline":"luck"`},
 		{`"spool_id":"0102`, `"spool_id":"xx02`},
 		{`"type":"host_stale"`, `"type":""`},
 		{`"silent":true`, `"silent":1`},
