@@ -4,27 +4,32 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
 )
 
-// LastReportUntil returns the newest report of a host that was received at t or
+// LastReportUntil returns the newest report of a host, or guest, that was received at t or
 // before, and whether there is one. Of reports that retention has dropped it knows
 // only the newest of all.
 func (db *DB) LastReportUntil(ctx context.Context, host string, t time.Time) (Silence, bool, error) {
 	ctx, cancel := db.queryContext(ctx, nil)
 	defer cancel()
+	of := hostReporters
+	if strings.Contains(host, "/") {
+		of = guestReporters
+	}
 	s := Silence{HostID: host}
 	var spoolID string
 	err := db.conn.QueryRow(ctx, `
 SELECT at, spool, seq
 FROM
 (
-    SELECT last_report_at AS at, toString(spool_id) AS spool, spool_seq AS seq FROM host_last WHERE host_id = ?
+    SELECT last_report_at AS at, toString(spool_id) AS spool, spool_seq AS seq FROM `+of.last+` WHERE `+of.id+` = ?
     UNION ALL
-    SELECT received_at, toString(spool_id), spool_seq FROM host_reports
-    WHERE host_id = ? AND received_at <= fromUnixTimestamp64Milli(toInt64(?), 'UTC')
+    SELECT received_at, toString(spool_id), spool_seq FROM `+of.reports+`
+    WHERE `+of.id+` = ? AND received_at <= fromUnixTimestamp64Milli(toInt64(?), 'UTC')
     ORDER BY received_at DESC, spool_seq DESC LIMIT 1
 )
 WHERE toUnixTimestamp64Milli(at) <= toInt64(?)
@@ -48,14 +53,19 @@ func (db *DB) StateBefore(ctx context.Context, host string, t time.Time) (*hub.H
 	return state, errors.Join(err, problem)
 }
 
-// EventsOf returns the newest events of a host that were found at t or before,
-// newest first and at most that many.
+// EventsOf returns the newest events of a host and its guests, or of a guest, that
+// were found at t or before, newest first and at most that many.
 func (db *DB) EventsOf(ctx context.Context, host string, t time.Time, most int) ([]hub.Event, error) {
 	ctx, cancel := db.queryContext(ctx, nil)
 	defer cancel()
+	of := "host_id"
+	if strings.Contains(host, "/") {
+		of = "guest_id"
+	}
 	rows, err := db.conn.Query(ctx, `
-SELECT event_id, toString(type), toString(customer_id), at, detected_at, silence_seconds, reason, toString(source), folded_into, suppressed_by
-FROM events WHERE host_id = ? AND toUnixTimestamp64Milli(detected_at) <= toInt64(?)
+SELECT event_id, toString(type), toString(customer_id), host_id, guest_id, at, detected_at, episode, silence_seconds, reason, toString(source),
+    folded_into, caused_by, suppressed_by
+FROM events WHERE `+of+` = ? AND toUnixTimestamp64Milli(detected_at) <= toInt64(?)
 ORDER BY detected_at DESC, at DESC, event_id LIMIT 1 BY event_id LIMIT ?`, host, t.UnixMilli(), most)
 	if err != nil {
 		return nil, err
@@ -63,9 +73,10 @@ ORDER BY detected_at DESC, at DESC, event_id LIMIT 1 BY event_id LIMIT ?`, host,
 	defer rows.Close()
 	var events []hub.Event
 	for rows.Next() {
-		e := hub.Event{HostID: host}
+		var e hub.Event
 		var kind string
-		if err := rows.Scan(&e.ID, &kind, &e.CustomerID, &e.At, &e.DetectedAt, &e.SilenceSeconds, &e.Reason, &e.Source, &e.FoldedInto, &e.SuppressedBy); err != nil {
+		if err := rows.Scan(&e.ID, &kind, &e.CustomerID, &e.HostID, &e.GuestID, &e.At, &e.DetectedAt, &e.Episode, &e.SilenceSeconds, &e.Reason, &e.Source,
+			&e.FoldedInto, &e.CausedBy, &e.SuppressedBy); err != nil {
 			return nil, err
 		}
 		e.Type = hub.EventType(kind)

@@ -66,6 +66,7 @@ type Batch struct {
 	rejected rejectedReports
 	events   eventRows
 	states   switchStates
+	overdue  deadlineStates
 	commits  fleetCommits
 	blind    blindTimes
 }
@@ -79,6 +80,7 @@ const (
 	tableRejected = "rejected_reports"
 	tableEvents   = "events"
 	tableStates   = "switch_state"
+	tableOverdue  = "deadline_state"
 	tableCommits  = "fleet_commits"
 	tableBlind    = "hub_blind"
 )
@@ -91,7 +93,7 @@ const RejectedTable = tableRejected
 // come after what they are about. The last is [RejectedTable]: it takes what the
 // others refuse.
 func Tables() []string {
-	return []string{tableBodies, tableReports, tableGuests, tableItems, tableStates, tableCommits, tableBlind, tableEvents, tableRejected}
+	return []string{tableBodies, tableReports, tableGuests, tableItems, tableStates, tableOverdue, tableCommits, tableBlind, tableEvents, tableRejected}
 }
 
 func (b *Batch) block(table string) block {
@@ -108,6 +110,8 @@ func (b *Batch) block(table string) block {
 		return &b.rejected
 	case tableStates:
 		return &b.states
+	case tableOverdue:
+		return &b.overdue
 	case tableCommits:
 		return &b.commits
 	case tableBlind:
@@ -158,6 +162,9 @@ func (b *Batch) AddRejected(r RejectedRow) {
 func (b *Batch) AddDecision(at hub.Receipt, d hub.Decision) {
 	for i := range d.States {
 		b.states.add(at.Position, &d.States[i])
+	}
+	for i := range d.Deadlines {
+		b.overdue.add(at.Position, &d.Deadlines[i])
 	}
 	for i := range d.Events {
 		b.events.add(at.Position, &d.Events[i])
@@ -376,7 +383,7 @@ func (c *rejectedReports) columns() []column {
 
 type eventRows struct {
 	id, typ, severity, customerID          values[string]
-	hostID, guestID                        values[string]
+	hostID, guestID, episode               values[string]
 	at, detectedAt                         values[time.Time]
 	silence                                values[float64]
 	reason, source, foldedInto, suppressed values[string]
@@ -397,6 +404,7 @@ func (c *eventRows) add(at hub.Position, e *hub.Event) {
 	c.guestID = append(c.guestID, e.GuestID)
 	c.at = append(c.at, e.At)
 	c.detectedAt = append(c.detectedAt, e.DetectedAt)
+	c.episode = append(c.episode, e.Episode)
 	c.silence = append(c.silence, e.SilenceSeconds)
 	c.reason = append(c.reason, e.Reason)
 	c.source = append(c.source, e.Source)
@@ -418,6 +426,7 @@ func (c *eventRows) columns() []column {
 		{"guest_id", &c.guestID},
 		{"at", &c.at},
 		{"detected_at", &c.detectedAt},
+		{"episode", &c.episode},
 		{"silence_seconds", &c.silence},
 		{"reason", &c.reason},
 		{"source", &c.source},
@@ -437,6 +446,7 @@ type switchStates struct {
 	episodeID, spoolID        values[string]
 	episodeSeq, spoolSeq      values[uint64]
 	lifecycle, fold, flapID   values[string]
+	mutedBy                   values[string]
 	watchedFrom               values[*time.Time]
 	silences                  values[[]time.Time]
 	flapSeq                   values[uint64]
@@ -481,6 +491,7 @@ func (c *switchStates) addMore(s *hub.HostState) {
 	}
 	c.flapID = append(c.flapID, flapID)
 	c.flapSeq = append(c.flapSeq, s.Flapping.Seq)
+	c.mutedBy = append(c.mutedBy, s.MutedBy)
 }
 
 func (c *switchStates) columns() []column {
@@ -500,6 +511,51 @@ func (c *switchStates) columns() []column {
 		{"silences", &c.silences},
 		{"flapping_spool_id", &c.flapID},
 		{"flapping_spool_seq", &c.flapSeq},
+		{"muted_by", &c.mutedBy},
+		{"spool_id", &c.spoolID},
+		{"spool_seq", &c.spoolSeq},
+	}
+}
+
+type deadlineStates struct {
+	guestID, deadline, customerID, mutedBy, spoolID values[string]
+	overdue                                         values[uint8]
+	base, since, decided                            values[time.Time]
+	closed                                          values[*time.Time]
+	spoolSeq                                        values[uint64]
+}
+
+func (c *deadlineStates) rows() int { return len(c.guestID) }
+
+func (c *deadlineStates) add(at hub.Position, s *hub.DeadlineState) {
+	c.guestID = append(c.guestID, s.GuestID)
+	c.deadline = append(c.deadline, s.Deadline.String())
+	c.customerID = append(c.customerID, s.CustomerID)
+	c.overdue = append(c.overdue, flag(s.Overdue))
+	c.base = append(c.base, clampTime(s.Base))
+	c.since = append(c.since, clampTime(s.Since))
+	c.mutedBy = append(c.mutedBy, s.MutedBy)
+	var closed *time.Time
+	if !s.Closed.IsZero() {
+		closed = &s.Closed
+	}
+	c.closed = append(c.closed, closed)
+	c.decided = append(c.decided, s.DecidedAt)
+	c.spoolID = append(c.spoolID, at.SpoolID.String())
+	c.spoolSeq = append(c.spoolSeq, at.Seq)
+}
+
+func (c *deadlineStates) columns() []column {
+	return []column{
+		{"guest_id", &c.guestID},
+		{"deadline", &c.deadline},
+		{"customer_id", &c.customerID},
+		{"overdue", &c.overdue},
+		{"base_at", &c.base},
+		{"since", &c.since},
+		{"muted_by", &c.mutedBy},
+		{"closed_at", &c.closed},
+		{"decided_at", &c.decided},
 		{"spool_id", &c.spoolID},
 		{"spool_seq", &c.spoolSeq},
 	}

@@ -32,7 +32,7 @@ func BenchmarkDecide(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				in := Input{Rule: NewRule(at(50*time.Minute), log, designed), Evidence: evidence,
-					Known: func() Knowledge { return Knowledge{Census: census} }}
+					Known: func(bool) Knowledge { return Knowledge{Census: census} }}
 				if out := Decide(in); len(out.Hosts) != silent {
 					b.Fatal(len(out.Hosts))
 				}

@@ -50,6 +50,21 @@ type Store interface {
 	// FirstReports returns, for each host, received_at of its first report
 	// after the given instant; hosts without one are left out.
 	FirstReports(ctx context.Context, after map[string]time.Time) (map[string]time.Time, error)
+	// Announcements returns what a host's newest report says of maintenance, of the
+	// hosts that have announced any since an instant.
+	Announcements(ctx context.Context, since time.Time) (map[string]clickhouse.Announcement, error)
+}
+
+// DeadlineStore asks ClickHouse about deadlines.
+type DeadlineStore interface {
+	// Overdue returns the guests of which a deadline may have passed, and those named.
+	// It may return more, never fewer.
+	Overdue(ctx context.Context, cuts [3]time.Time, named []string) ([]clickhouse.GuestSuccess, error)
+	// FirstSuccesses returns, for each guest, the first success after the given instant.
+	FirstSuccesses(ctx context.Context, d hub.Deadline, after map[string]time.Time) (map[string]time.Time, error)
+	// DeadlineStates gives f the newest recorded state of each deadline of which that
+	// was decided after t.
+	DeadlineStates(ctx context.Context, t time.Time, f func(hub.DeadlineState), bad func(error)) error
 }
 
 // Backlog tells how far ClickHouse is behind.
@@ -85,21 +100,27 @@ type Memory interface {
 // too soon after a slow one are left out.
 type Every func(ctx context.Context, d time.Duration, f func())
 
-// Options are the parts of a Switch. All but Records, Ready, Memory, FirstSeen,
-// Recall, Judged, Interval, Now and Every are needed.
+// Options are the parts of a Switch. All but Deadlines, Records, Ready, Memory,
+// FirstSeen, Newcomers, Announced, Recall, Judged, Interval, Now and Every are needed.
 type Options struct {
-	Store    Store
-	Records  Records      // for Explain alone
-	Ready    func() error // why ClickHouse may not be asked yet; nil: it always may
-	Backlog  Backlog
-	Journal  Journal
-	Eyes     Eyes
-	Memory   Memory
-	Fleet    func() *hub.Fleet                       // nil: none in force
-	LastSeen func(hostID string) (hub.Receipt, bool) // newest report acknowledged, as far as the hub itself knows: all that ClickHouse does not have
+	Store     Store
+	Deadlines DeadlineStore // nil: no deadlines are judged
+	Records   Records       // for Explain alone
+	Ready     func() error  // why ClickHouse may not be asked yet; nil: it always may
+	Backlog   Backlog
+	Journal   Journal
+	Eyes      Eyes
+	Memory    Memory
+	Fleet     func() *hub.Fleet                       // nil: none in force
+	LastSeen  func(hostID string) (hub.Receipt, bool) // newest report acknowledged, as far as the hub itself knows: all that ClickHouse does not have
 	// FirstSeen returns received_at of a host's first report after an instant, where
 	// the hub itself knows that.
 	FirstSeen func(hostID string, after time.Time) (at time.Time, ok bool)
+	// Newcomers returns the guests whose controller was first heard since the last call.
+	Newcomers func() []string
+	// Announced returns what a host's newest report says of maintenance, as far as the
+	// hub itself knows: received_at, and until when (zero: nothing).
+	Announced func(hostID string) (at, until time.Time, ok bool)
 	Recall    *Recall           // what earlier runs decided, as far as the spool holds it
 	Judged    func(t time.Time) // called after each evaluation that judged
 	Base      hub.Thresholds    // where the fleet says nothing
@@ -134,6 +155,7 @@ type Switch struct {
 	caughtUp time.Time // memory has what others decided until then
 	fleet    *hub.Fleet
 	survey   survey
+	unseen   []string // guests of whose controllers no report was looked at yet
 	durable  durable
 	recalled bool // durable was read
 
@@ -168,6 +190,12 @@ func New(o Options) *Switch {
 	}
 	if o.FirstSeen == nil {
 		o.FirstSeen = func(string, time.Time) (time.Time, bool) { return time.Time{}, false }
+	}
+	if o.Newcomers == nil {
+		o.Newcomers = func() []string { return nil }
+	}
+	if o.Announced == nil {
+		o.Announced = func(string) (at, until time.Time, ok bool) { return at, until, false }
 	}
 	if o.Recall == nil {
 		o.Recall = NewRecall()
@@ -253,7 +281,10 @@ func (s *Switch) evaluate(ctx context.Context, t time.Time) error {
 	if again, err := s.o.Eyes.Log(t); err != nil || again != log {
 		return errors.Join(errMoved, err)
 	}
-	return s.record(ctx, out)
+	if err := s.record(ctx, out); err != nil {
+		return err
+	}
+	return s.judgeDeadlines(ctx, rule)
 }
 
 // load fills the memory with what earlier runs decided, once: beside what the spool
@@ -268,6 +299,9 @@ func (s *Switch) load(ctx context.Context, fleet *hub.Fleet, t time.Time) error 
 		}
 		s.memory.put(state)
 	}, s.badRow)
+	if err == nil && s.o.Deadlines != nil {
+		err = s.o.Deadlines.DeadlineStates(ctx, time.Time{}, s.memory.putDeadline, s.badRow)
+	}
 	s.loaded, s.caughtUp = err == nil, t.Add(-watermark)
 	s.fleet = nil
 	return err
@@ -284,7 +318,7 @@ func (s *Switch) badRow(err error) {
 // its host is left to the next evaluation.
 func (s *Switch) decide(rule *Rule, evidence []Evidence) Outcome {
 	for {
-		out := Decide(Input{Rule: rule, Evidence: evidence, Known: s.knowledge, Hold: s.durable.Hold})
+		out := Decide(Input{Rule: rule, Evidence: evidence, Known: s.knowledge, Host: s.hostSeen, Hold: s.durable.Hold})
 		silent := map[string]bool{}
 		for _, d := range out.Hosts {
 			if s := d.State; s.Lifecycle == hub.Active && s.State != hub.OK && s.State != hub.NeverSeen {
@@ -300,6 +334,18 @@ func (s *Switch) decide(rule *Rule, evidence []Evidence) Outcome {
 			return out
 		}
 	}
+}
+
+// hostSeen is what is known of the host of a guest.
+func (s *Switch) hostSeen(host string) HostSeen {
+	seen := HostSeen{State: s.memory.get(host)}
+	if seen.State != nil {
+		seen.LastAt = seen.State.LastAt
+	}
+	if r, ok := s.o.LastSeen(host); ok {
+		seen.LastAt = latest(seen.LastAt, r.ReceivedAt)
+	}
+	return seen
 }
 
 // record writes the outcome to the spool, each host's state and events in one

@@ -311,7 +311,7 @@ func TestReturnThatClickHouseDoesNotHaveYet(t *testing.T) {
 
 // broken fails where it is told to.
 type broken struct {
-	candidates, states, decided, first, eyes, journal error
+	candidates, states, decided, first, announced, eyes, journal error
 
 	answer  clickhouse.Answer
 	state   hub.HostState
@@ -334,6 +334,10 @@ func (b *broken) DecidedSince(context.Context, time.Time) (map[string]time.Time,
 
 func (b *broken) FirstReports(context.Context, map[string]time.Time) (map[string]time.Time, error) {
 	return nil, b.first
+}
+
+func (b *broken) Announcements(context.Context, time.Time) (map[string]clickhouse.Announcement, error) {
+	return nil, b.announced
 }
 
 func (b *broken) Log(time.Time) (*blind.Log, error) { return b.log, b.eyes }
@@ -360,6 +364,7 @@ func TestP10_ErrorsAreNotAbsence(t *testing.T) {
 		"states":        {states: boom},
 		"decided":       {decided: boom},
 		"first reports": {first: boom},
+		"announcements": {announced: boom},
 		"blind":         {eyes: boom},
 		"journal":       {journal: boom},
 		"no fleet":      {},

@@ -11,12 +11,13 @@ import (
 // Input is all that an evaluation goes by.
 type Input struct {
 	*Rule
-	Evidence []Evidence       // of the hosts that may change; of each one at most
-	Known    func() Knowledge // called where a host fell silent
-	Hold     Hold             // as the last evaluation left it
+	Evidence []Evidence                      // of the hosts that may change, and of the guests; of each one at most
+	Known    func(guests bool) Knowledge     // called where a host fell silent, or a guest's controller
+	Host     func(id string) (seen HostSeen) // of a guest: as it was before the evaluation
+	Hold     Hold                            // as the last evaluation left it
 }
 
-// Knowledge is what the switch knows of all hosts.
+// Knowledge is what the switch knows of all hosts, or of all controllers.
 type Knowledge struct {
 	Census Census
 	Recent []Silence // recorded ones that were told of and go on; older ones may be left out that began more than Mass before all new ones
@@ -33,18 +34,41 @@ type Decided struct {
 // host by host with the events that it is folded into before.
 type Outcome struct {
 	Mass   []hub.Event // mass silences, the operators' first
-	Hosts  []Decided   // those that changed
+	Hosts  []Decided   // those that changed, hosts before guests
 	Held   int         // hosts whose silence is kept back: the whole fleet fell silent
 	Hold   Hold
 	Failed map[string]error // hosts that could not be judged
 }
 
-// Decide makes one evaluation. It is a pure function of its input.
+// Decide makes one evaluation: of the hosts, and then of the guests, whose trouble
+// may be that of their host. It is a pure function of its input.
 func Decide(in Input) Outcome {
 	out := Outcome{Hold: in.Hold, Failed: map[string]error{}}
+	hosts, guests := split(in.Evidence)
+	in.Evidence = hosts
+	decideHosts(in, &out)
+	if in.Evidence = guests; len(guests) > 0 {
+		seeHosts(in, out.Hosts)
+		decideGuests(in, &out)
+	}
+	return out
+}
+
+func split(evidence []Evidence) (hosts, guests []Evidence) {
+	for _, e := range evidence {
+		if e.guest() {
+			guests = append(guests, e)
+		} else {
+			hosts = append(hosts, e)
+		}
+	}
+	return hosts, guests
+}
+
+func decideHosts(in Input, out *Outcome) {
 	decided, silences := decideEach(in, nil, out.Failed)
 	if len(silences) > 0 {
-		known := in.Known()
+		known := in.Known(false)
 		recent := goingOn(known.Recent, decided)
 		held, event, hold := holdBack(append(near(recent, silences, in.Mass), silences...), known.Census, in.Rule, in.Hold)
 		out.Held, out.Hold = len(held), hold
@@ -59,7 +83,34 @@ func Decide(in Input) Outcome {
 		}
 	}
 	out.Hosts = decided
-	return out
+}
+
+// seeHosts gives each guest what is known of its host, by what was just decided.
+func seeHosts(in Input, decided []Decided) {
+	states := make(map[string]*hub.HostState, len(decided))
+	for i := range decided {
+		states[decided[i].State.HostID] = &decided[i].State
+	}
+	for i := range in.Evidence {
+		e := &in.Evidence[i]
+		seen := in.Host(hostOf(e.HostID))
+		if state, ok := states[hostOf(e.HostID)]; ok {
+			seen.State = state
+		}
+		e.Host = &seen
+	}
+}
+
+// decideGuests needs no hold: the hub hears the host of a guest whose silence is its
+// own.
+func decideGuests(in Input, out *Outcome) {
+	decided, silences := decideEach(in, nil, out.Failed)
+	if len(silences) > 0 {
+		known := in.Known(true)
+		recent := goingOn(known.Recent, decided)
+		out.Mass = append(out.Mass, fold(append(near(recent, silences, in.Mass), silences...), known.Census, in.Rule)...)
+	}
+	out.Hosts = append(out.Hosts, decided...)
 }
 
 // decideEach decides host by host. Whatever goes wrong with one leaves the
@@ -82,11 +133,17 @@ func decideEach(in Input, held map[string]bool, failed map[string]error) ([]Deci
 	for i := range decided {
 		e, d := in.Evidence[from[i]], &decided[i]
 		for k := range d.Events {
-			switch event := &d.Events[k]; event.Type {
-			case hub.HostStale, hub.HostDown, hub.HostFlapping:
+			event := &d.Events[k]
+			if Muted(event) {
+				continue
+			}
+			switch event.Type {
+			case hub.HostStale, hub.HostDown, hub.HostFlapping, hub.ControllerStale, hub.ControllerDown, hub.ControllerFlapping:
+				late := toldLate(event, &d.State)
 				silences = append(silences, Silence{
 					HostID: e.HostID, Customer: e.CustomerID, Site: e.Site, At: event.At, Last: d.State.Last, New: true,
-					Worse: event.Type == hub.HostDown && e.Previous.State != hub.OK && !e.LastAt.After(e.Previous.LastAt),
+					Late:  late,
+					Worse: !late && event.Type == e.name(hub.HostDown) && e.Previous.State != hub.OK && !e.LastAt.After(e.Previous.LastAt),
 					event: event, state: &d.State,
 				})
 			}
@@ -100,7 +157,7 @@ func goingOn(recent []Silence, decided []Decided) []Silence {
 	over := map[string]bool{}
 	for _, d := range decided {
 		for _, e := range d.Events {
-			if e.Type == hub.HostRecovered {
+			if e.Type == hub.HostRecovered || e.Type == hub.ControllerRecovered {
 				over[d.State.HostID] = true
 			}
 		}
@@ -131,7 +188,7 @@ func guarded(e Evidence, r *Rule) (state *hub.HostState, events []hub.Event, err
 // Told returns the silences of a recorded state that were told of and go on.
 func Told(s *hub.HostState, customer, site string) []Silence {
 	if s.State == hub.OK || s.Silent {
-		return nil
+		return nil // this is also what was muted and never told
 	}
 	began := s.Silences[hub.FlapMemory-1]
 	silence := Silence{HostID: s.HostID, Customer: customer, Site: site, At: began, Last: s.Last}
@@ -139,7 +196,7 @@ func Told(s *hub.HostState, customer, site string) []Silence {
 	if !began.IsZero() {
 		told = append(told, silence)
 	}
-	if s.State == hub.Down && !s.Since.Equal(began) {
+	if s.State == hub.Down && s.Since.After(began) && s.MutedBy == "" {
 		silence.At, silence.Worse = s.Since, true
 		told = append(told, silence)
 	}

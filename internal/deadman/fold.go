@@ -17,7 +17,7 @@ const (
 )
 
 // Group is the hosts of a customer at one site, of a customer (no site), or all
-// (neither).
+// (neither); or the controllers of their guests.
 type Group struct{ Customer, Site string }
 
 // Census counts the hosts of each group that are watched: active ones that have
@@ -42,6 +42,7 @@ type Silence struct {
 	Last           hub.Position
 	Fold           string // ID of the mass silence that it is part of; empty: none
 	New            bool   // of this evaluation
+	Late           bool   // it began before, and was not told then
 
 	event *hub.Event
 	state *hub.HostState
@@ -55,7 +56,11 @@ type Hold struct {
 
 // massID names a mass silence by the first host of it: no clock enters it.
 func massID(worse bool, g Group, first Silence) string {
-	return hub.FleetEventID(hub.MassSilence, fmt.Sprintf("%s\n%s\n%s\n%s", g.Customer, g.Site, level(worse),
+	what := level(worse)
+	if isGuest(first.HostID) {
+		what = "controllers " + what
+	}
+	return hub.FleetEventID(hub.MassSilence, fmt.Sprintf("%s\n%s\n%s\n%s", g.Customer, g.Site, what,
 		hub.EventID(hub.MassSilence, first.HostID, first.Last)))
 }
 
@@ -97,7 +102,7 @@ func bySilence(a, b Silence) int {
 // new silences are not decided yet, and the operators' event that tells of it.
 func holdBack(all []Silence, census Census, r *Rule, before Hold) (held map[string]bool, event *hub.Event, hold Hold) {
 	hold = before
-	members := slices.DeleteFunc(slices.Clone(all), func(s Silence) bool { return s.Worse })
+	members := slices.DeleteFunc(slices.Clone(all), func(s Silence) bool { return s.Worse || s.Late })
 	for _, run := range masses(members, Group{}, census, r) {
 		id, until := massID(false, Group{}, run[0]), run[0].At.Add(r.Hold)
 		if r.T.Before(until) {
@@ -173,7 +178,7 @@ func foldRun(run []Silence, worse bool, g Group, census Census, r *Rule) []hub.E
 }
 
 func massEvent(id string, worse bool, g Group, run []Silence, census Census, r *Rule) hub.Event {
-	e := hub.Event{ID: id, Type: hub.MassSilence, CustomerID: g.Customer, DetectedAt: r.T, Source: "switch"}
+	e := hub.Event{ID: id, Type: hub.MassSilence, CustomerID: g.Customer, DetectedAt: r.T, Episode: id, Source: "switch"}
 	for _, s := range run {
 		e.Hosts = append(e.Hosts, s.HostID)
 	}
@@ -187,7 +192,11 @@ func massEvent(id string, worse bool, g Group, run []Silence, census Census, r *
 	case g.Customer != "":
 		scope = "customer"
 	}
-	e.Reason = fmt.Sprintf("mass_silence: of=%q level=%s hosts=%d watched=%d within=%s", scope, level(worse), len(run), census[g], r.Mass)
+	what := "hosts"
+	if isGuest(run[0].HostID) {
+		what = "controllers"
+	}
+	e.Reason = fmt.Sprintf("mass_silence: of=%q level=%s %s=%d watched=%d within=%s", scope, level(worse), what, len(run), census[g], r.Mass)
 	return e
 }
 

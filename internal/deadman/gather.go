@@ -14,13 +14,15 @@ import (
 type survey struct {
 	thresholds map[time.Duration]bool
 	unseen     []*hub.Host // active, and no report of them was ever looked at
-	moved      []string    // hosts that the switch takes for active, paused or retired, and are not
-	census     Census      // nil: not counted yet
-	counted    int         // hosts of which a report was looked at, when it was
+	moved      []string    // hosts and guests that the switch takes for active, paused or retired, and are not
+	census     [2]Census   // of hosts, and of controllers; nil: not counted yet
+	counted    family      // of which a report was looked at, when it was
+
+	shortest hub.Deadlines // of all that are watched
 }
 
 func (s *Switch) look(fleet *hub.Fleet) survey {
-	v := survey{thresholds: map[time.Duration]bool{}}
+	v := survey{thresholds: map[time.Duration]bool{}, shortest: shortestLimits(fleet)}
 	for h := range fleet.Hosts() {
 		if h.Lifecycle != hub.Active {
 			continue
@@ -39,9 +41,10 @@ func (s *Switch) look(fleet *hub.Fleet) survey {
 	return v
 }
 
-// lifecycle is Retired for a host that the fleet does not name.
-func lifecycle(fleet *hub.Fleet, host string) hub.Lifecycle {
-	if h, ok := fleet.Host(host); ok {
+// lifecycle is that of a host, or of the host of a guest; Retired where the fleet
+// does not name it.
+func lifecycle(fleet *hub.Fleet, id string) hub.Lifecycle {
+	if h, ok := fleet.Host(hostOf(id)); ok {
 		return h.Lifecycle
 	}
 	return hub.Retired
@@ -53,6 +56,7 @@ func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
 		return nil, fmt.Errorf("the query for recorded states failed: %w", err)
 	}
 	oldest, doubt := s.o.Backlog.Behind() // before the question: the answer may know more
+	s.unseen = append(s.unseen, s.o.Newcomers()...)
 	g := gathering{s: s, rule: rule, oldest: oldest, doubt: doubt, cuts: make(map[time.Duration]time.Time, len(s.survey.thresholds)), known: map[string]bool{}}
 	q := clickhouse.Question{Cut: time.UnixMilli(0), All: !s.asked}
 	for d := range s.survey.thresholds {
@@ -89,14 +93,54 @@ func (s *Switch) gather(ctx context.Context, rule *Rule) ([]Evidence, error) {
 		g.returned(state)
 	}
 	for _, h := range s.survey.unseen {
-		g.newcomer(h)
+		g.newcomer(h.ID)
 		g.awaited(h)
+	}
+	for _, guest := range s.unseen {
+		g.newcomer(guest)
 	}
 	evidence, err := s.addFirstReports(ctx, g.evidence, doubt)
 	if err != nil {
 		return nil, fmt.Errorf("the query for first reports failed: %w", err)
 	}
+	if err := s.addAnnouncements(ctx, evidence, rule.T); err != nil {
+		return nil, fmt.Errorf("the query for announced maintenance failed: %w", err)
+	}
 	return evidence, nil
+}
+
+// announcedAtMost is how long ago a host may have announced a maintenance that the
+// switch still goes by: it lasts a day at most, and an evaluation may come late.
+const announcedAtMost = 8 * 24 * time.Hour
+
+// addAnnouncements looks up what the hosts' agents said of maintenance, each in its
+// newest report.
+func (s *Switch) addAnnouncements(ctx context.Context, evidence []Evidence, t time.Time) error {
+	if len(evidence) == 0 {
+		return nil
+	}
+	oldest := t
+	for i := range evidence {
+		oldest = earlier(oldest, evidence[i].LastAt)
+	}
+	announced, err := s.announcements(ctx, oldest, t)
+	for i := range evidence {
+		evidence[i].Quiet.announce(announced(hostOf(evidence[i].HostID)))
+	}
+	return err
+}
+
+// announcements looks up a host's among what ClickHouse knows of reports since an
+// instant, and what only this process knows.
+func (s *Switch) announcements(ctx context.Context, since, t time.Time) (of func(host string) clickhouse.Announcement, err error) {
+	stored, err := s.o.Store.Announcements(ctx, latest(since, t.Add(-announcedAtMost)))
+	return func(host string) clickhouse.Announcement {
+		a := stored[host]
+		if at, until, ok := s.o.Announced(host); ok && !at.Before(a.At) {
+			a = clickhouse.Announcement{At: at, Until: until}
+		}
+		return a
+	}, err
 }
 
 // curious lists the hosts of which the newest report is of interest, however new
@@ -111,7 +155,7 @@ func (s *Switch) curious() []string {
 			hosts = append(hosts, h.ID)
 		}
 	}
-	return hosts
+	return append(hosts, s.unseen...)
 }
 
 // An answer is implausible with this share of hosts missing, and this many.
@@ -120,23 +164,37 @@ const (
 	missingHosts = 3
 )
 
-// plausible refuses an answer that knows of far fewer hosts than the hub does. Of the
-// hosts whose reports may all be among those that wait, from oldest on, it need not
-// know.
+// plausible refuses an answer that knows of far fewer hosts than the hub does, or of
+// far fewer guests. Of those whose reports may all be among the ones that wait, from
+// oldest on, it need not know.
 func (s *Switch) plausible(answer clickhouse.Answer, t, oldest time.Time) error {
 	s.survey.unseen = slices.DeleteFunc(s.survey.unseen, func(h *hub.Host) bool { return s.memory.reported(h.ID) })
+	s.unseen = slices.DeleteFunc(s.unseen, s.memory.reported)
 	known := s.memory.looked
 	if !oldest.IsZero() {
 		known = s.memory.reportedBefore(oldest)
 	}
-	for _, h := range s.survey.unseen {
-		if seen, ok := s.o.LastSeen(h.ID); ok && !seen.ReceivedAt.After(t.Add(-watermark)) && (oldest.IsZero() || seen.ReceivedAt.Before(oldest)) {
-			known++
+	count := func(id string) {
+		if seen, ok := s.o.LastSeen(id); ok && !seen.ReceivedAt.After(t.Add(-watermark)) && (oldest.IsZero() || seen.ReceivedAt.Before(oldest)) {
+			known.add(id, 1)
 		}
 	}
-	missing := known - answer.Reported
-	if missing > 0 && answer.Reported == 0 || missing >= missingHosts && missing*100 > known*missingShare {
-		return fmt.Errorf("ClickHouse's answer cannot be right: it knows of reports of %d hosts, the hub of %d", answer.Reported, known)
+	for _, h := range s.survey.unseen {
+		count(h.ID)
+	}
+	for _, guest := range s.unseen {
+		count(guest)
+	}
+	if err := tooFew("hosts", answer.Reported, known.hosts); err != nil {
+		return err
+	}
+	return tooFew("controllers", answer.Controllers, known.guests)
+}
+
+func tooFew(of string, told, known int) error {
+	missing := known - told
+	if missing > 0 && told == 0 || missing >= missingHosts && missing*100 > known*missingShare {
+		return fmt.Errorf("ClickHouse's answer cannot be right: it knows of reports of %d %s, the hub of %d", told, of, known)
 	}
 	return nil
 }
@@ -158,7 +216,10 @@ func (s *Switch) catchUp(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	if s.o.Deadlines == nil {
+		return nil
+	}
+	return s.o.Deadlines.DeadlineStates(ctx, s.caughtUp, s.memory.putDeadline, s.badRow)
 }
 
 // gathering collects evidence, of each host once.
@@ -177,12 +238,24 @@ func (g *gathering) add(e Evidence) {
 		return
 	}
 	g.known[e.HostID] = true
-	e.Lifecycle = hub.Retired
-	if h, ok := g.s.fleet.Host(e.HostID); ok {
-		e.HostID, e.CustomerID, e.Site, e.Lifecycle, e.EnrollBy = h.ID, h.Customer, h.Labels["site"], h.Lifecycle, h.EnrollBy
-		e.Thresholds = g.s.fleet.Thresholds(h, g.s.o.Base)
-	}
+	e.enrolled(g.s.fleet, g.s.o.Base)
 	g.evidence = append(g.evidence, e)
+}
+
+// enrolled adds what the fleet says of a host, or of the host of a guest; false where
+// it does not name it.
+func (e *Evidence) enrolled(fleet *hub.Fleet, base hub.Thresholds) bool {
+	e.Lifecycle = hub.Retired
+	h, ok := fleet.Host(hostOf(e.HostID))
+	if !ok {
+		return false
+	}
+	e.CustomerID, e.Site, e.Lifecycle = h.Customer, h.Labels["site"], h.Lifecycle
+	e.Thresholds, e.Quiet.Windows = fleet.Thresholds(h, base), fleet.Windows(h)
+	if !e.guest() {
+		e.HostID, e.EnrollBy = h.ID, h.EnrollBy
+	}
+	return true
 }
 
 // candidate joins what ClickHouse knows of a host with what only this process
@@ -247,10 +320,10 @@ func (g *gathering) returned(previous hub.HostState) {
 	}
 }
 
-// newcomer is a host whose first report is still on its way to ClickHouse.
-func (g *gathering) newcomer(h *hub.Host) {
-	if seen, ok := g.s.o.LastSeen(h.ID); ok && g.waits(seen) {
-		g.add(Evidence{HostID: h.ID, Previous: g.s.memory.get(h.ID), Last: seen.Position, LastAt: seen.ReceivedAt})
+// newcomer is a host, or a guest, whose first report is still on its way to ClickHouse.
+func (g *gathering) newcomer(id string) {
+	if seen, ok := g.s.o.LastSeen(id); ok && g.waits(seen) && lifecycle(g.s.fleet, id) == hub.Active {
+		g.add(Evidence{HostID: id, Previous: g.s.memory.get(id), Last: seen.Position, LastAt: seen.ReceivedAt})
 	}
 }
 
@@ -262,14 +335,15 @@ func (g *gathering) unmoved(c clickhouse.Silence) bool {
 		return false
 	}
 	r := g.s.memory.rows[i]
-	h, _ := g.s.fleet.Host(c.HostID)
+	more := g.s.memory.more[i]
+	h, _ := g.s.fleet.Host(hostOf(c.HostID))
 	t := g.s.fleet.Thresholds(h, g.s.o.Base)
 	switch {
 	case lifecycles[r.lifecycle] != hub.Active && lifecycles[r.lifecycle] != "":
 		return false
 	case states[r.state] == hub.OK:
 		return c.LastAt.After(g.cuts[t.StaleAfter])
-	case states[r.state] == hub.NeverSeen || c.LastAt.UnixMilli() > r.lastAt || g.s.memory.more[i].flapping != hub.Position{}:
+	case states[r.state] == hub.NeverSeen || c.LastAt.UnixMilli() > r.lastAt || more.flapping != hub.Position{} || more.muted != "":
 		return false
 	}
 	return states[r.state] == hub.Down || c.LastAt.After(g.cuts[t.DownAfter])
@@ -360,35 +434,52 @@ func (s *Switch) addFirstReports(ctx context.Context, evidence []Evidence, doubt
 	return evidence, nil
 }
 
-// knowledge counts the watched hosts of every group, and lists the silences that
-// may be part of one that is beginning.
-func (s *Switch) knowledge() Knowledge {
-	if s.survey.census == nil || s.survey.counted != s.memory.looked {
-		s.survey.census, s.survey.counted = s.count(), s.memory.looked
+// knowledge counts the watched hosts, or controllers, of every group, and lists the
+// silences that may be part of one that is beginning.
+func (s *Switch) knowledge(guests bool) Knowledge {
+	if s.survey.counted != s.memory.looked {
+		s.survey.census, s.survey.counted = [2]Census{}, s.memory.looked
 	}
-	k := Knowledge{Census: s.survey.census}
+	census := &s.survey.census[0]
+	if guests {
+		census = &s.survey.census[1]
+	}
+	if *census == nil {
+		*census = s.count(guests)
+	}
+	k := Knowledge{Census: *census}
 	for state := range s.memory.restless() {
-		if h, ok := s.fleet.Host(state.HostID); ok && h.Lifecycle == hub.Active {
+		if h, ok := s.fleet.Host(hostOf(state.HostID)); ok && h.Lifecycle == hub.Active && isGuest(state.HostID) == guests {
 			k.Recent = append(k.Recent, Told(&state, h.Customer, h.Labels["site"])...)
 		}
 	}
 	return k
 }
 
-func (s *Switch) count() Census {
+func (s *Switch) count(guests bool) Census {
 	census := Census{}
 	var customer, site string
 	n := 0
-	for h := range s.fleet.Hosts() {
-		if h.Lifecycle != hub.Active || !s.memory.reported(h.ID) {
-			continue
-		}
+	watched := func(h *hub.Host) {
 		// Neighbours by name mostly are of one customer and site.
 		if there := h.Labels["site"]; h.Customer != customer || there != site {
 			census.Count(customer, site, n)
 			customer, site, n = h.Customer, there, 0
 		}
 		n++
+	}
+	if guests {
+		for i, id := range s.memory.hosts {
+			if h, ok := s.fleet.Host(hostOf(id)); ok && isGuest(id) && h.Lifecycle == hub.Active && states[s.memory.rows[i].state] != hub.NeverSeen {
+				watched(h)
+			}
+		}
+	} else {
+		for h := range s.fleet.Hosts() {
+			if h.Lifecycle == hub.Active && s.memory.reported(h.ID) {
+				watched(h)
+			}
+		}
 	}
 	census.Count(customer, site, n)
 	return census

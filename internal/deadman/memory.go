@@ -10,8 +10,8 @@ import (
 	"felhom.eu/hub/internal/wire"
 )
 
-// memory is the newest state of every host that has one. It is made for a
-// million of them: what is rare stands apart, names that many share stand once.
+// memory is the newest state of every host and every controller that has one, and of
+// every deadline that was missed. It is made for a million of them: what is rare stands apart, names that many share stand once.
 // One goroutine puts and reads it; others may only peek.
 type memory struct {
 	mu sync.Mutex // held by put and peek
@@ -21,10 +21,29 @@ type memory struct {
 	rows  []row
 	more  map[int32]rare
 
-	looked int // hosts of which a report was looked at
+	looked family // of which a report was looked at
+
+	deadlines map[deadlineKey]hub.DeadlineState
 
 	customers names[string]
 	volumes   names[hub.SpoolID]
+}
+
+// family counts hosts and guests apart.
+type family struct{ hosts, guests int }
+
+func (f *family) add(id string, n int) {
+	if isGuest(id) {
+		f.guests += n
+	} else {
+		f.hosts += n
+	}
+}
+
+type deadlineKey struct {
+	host     string
+	vmid     uint32
+	deadline hub.Deadline
 }
 
 // Recall gathers the decisions that the spool holds when it is opened. ClickHouse may
@@ -47,6 +66,9 @@ func (r *Recall) Add(e spool.Entry) {
 	for _, state := range d.States {
 		r.memory.put(state)
 	}
+	for _, state := range d.Deadlines {
+		r.memory.putDeadline(state)
+	}
 }
 
 // row is what every state has: 48 bytes. Times are Unix milliseconds.
@@ -62,7 +84,7 @@ type row struct {
 // rare is what few states have.
 type rare struct {
 	watchedFrom time.Time
-	fold        string
+	fold, muted string
 	silences    [hub.FlapMemory]time.Time
 	flapping    hub.Position
 }
@@ -73,7 +95,7 @@ var (
 )
 
 func newMemory() *memory {
-	return &memory{index: map[string]int32{}, more: map[int32]rare{}}
+	return &memory{index: map[string]int32{}, more: map[int32]rare{}, deadlines: map[deadlineKey]hub.DeadlineState{}}
 }
 
 // get returns a copy of a host's state; nil: there is none.
@@ -99,12 +121,12 @@ func (m *memory) reported(host string) bool {
 	return ok && states[m.rows[i].state] != hub.NeverSeen
 }
 
-// reportedBefore counts the hosts of which the report last looked at came before t.
-func (m *memory) reportedBefore(t time.Time) (n int) {
+// reportedBefore counts those of which the report last looked at came before t.
+func (m *memory) reportedBefore(t time.Time) (n family) {
 	ms := milli(t)
 	for i := range m.rows {
 		if r := &m.rows[i]; states[r.state] != hub.NeverSeen && r.lastAt < ms {
-			n++
+			n.add(m.hosts[i], 1)
 		}
 	}
 	return n
@@ -129,7 +151,7 @@ func (m *memory) at(i int32) hub.HostState {
 		HostID: m.hosts[i], CustomerID: m.customers.of(r.customer), State: states[r.state], Lifecycle: lifecycles[r.lifecycle],
 		Since: moment(r.since), LastAt: moment(r.lastAt), DecidedAt: moment(r.decidedAt), Silent: r.silent,
 		Last:        hub.Position{SpoolID: m.volumes.of(r.volume), Seq: r.seq},
-		WatchedFrom: more.watchedFrom, Fold: more.fold, Silences: more.silences, Flapping: more.flapping,
+		WatchedFrom: more.watchedFrom, Fold: more.fold, MutedBy: more.muted, Silences: more.silences, Flapping: more.flapping,
 	}
 }
 
@@ -148,7 +170,7 @@ func (m *memory) put(s hub.HostState) bool {
 		return false
 	}
 	if s.State != hub.NeverSeen && states[m.rows[i].state] == hub.NeverSeen { // also a row that was just made
-		m.looked++
+		m.looked.add(s.HostID, 1)
 	}
 	m.rows[i] = row{
 		since: milli(s.Since), lastAt: milli(s.LastAt), decidedAt: milli(s.DecidedAt), seq: s.Last.Seq,
@@ -156,13 +178,32 @@ func (m *memory) put(s hub.HostState) bool {
 		state: place(states[:], s.State), lifecycle: place(lifecycles[:], s.Lifecycle), silent: s.Silent,
 		restless: s.State != hub.OK || s.Flapping != hub.Position{},
 	}
-	more := rare{s.WatchedFrom, s.Fold, s.Silences, s.Flapping}
+	more := rare{s.WatchedFrom, s.Fold, s.MutedBy, s.Silences, s.Flapping}
 	if more == (rare{}) {
 		delete(m.more, i)
 	} else {
 		m.more[i] = more
 	}
 	return true
+}
+
+// putDeadline keeps a state unless a newer one of the deadline is known.
+func (m *memory) putDeadline(s hub.DeadlineState) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	host, vmid, _ := hub.ParseGuestID(s.GuestID)
+	key := deadlineKey{host, vmid, s.Deadline}
+	if old, ok := m.deadlines[key]; !ok || !s.DecidedAt.Before(old.DecidedAt) {
+		m.deadlines[key] = s
+	}
+}
+
+// deadline returns a copy of a deadline's state; nil: there is none.
+func (m *memory) deadline(host string, vmid uint32, d hub.Deadline) *hub.DeadlineState {
+	if s, ok := m.deadlines[deadlineKey{host, vmid, d}]; ok {
+		return &s
+	}
+	return nil
 }
 
 // restless yields the states of hosts that a report or the clock alone may

@@ -173,7 +173,7 @@ func newCrowd(n int, place func(i int) (customer, site string)) *crowd {
 }
 
 func (c *crowd) tick(at float64) Outcome {
-	in := Input{Rule: NewRule(minutes(at), nil, designed), Hold: c.hold, Known: func() Knowledge {
+	in := Input{Rule: NewRule(minutes(at), nil, designed), Hold: c.hold, Known: func(bool) Knowledge {
 		k := Knowledge{Census: c.census}
 		for _, o := range c.hosts {
 			k.Recent = append(k.Recent, Told(o.e.Previous, o.e.CustomerID, o.e.Site)...)
@@ -295,7 +295,7 @@ func TestP16_FlappingEnds(t *testing.T) {
 // whether it is calm: that its silence goes on is not for this process to say.
 // (Found by a trace: rapid.seed=276434.)
 func TestP10_AHostThatIsNotInTheAnswerIsNotSilent(t *testing.T) {
-	known := func() Knowledge { return Knowledge{} }
+	known := func(bool) Knowledge { return Knowledge{} }
 	for held, want := range map[bool]int{true: 0, false: 1} {
 		e := Evidence{HostID: "h", CustomerID: "acme", Lifecycle: hub.Active, Thresholds: thresholds, Last: position(9), LastAt: minutes(0), Held: held,
 			Previous: &hub.HostState{HostID: "h", State: hub.OK, Lifecycle: hub.Active, Last: position(9), LastAt: minutes(0), Since: minutes(0),
@@ -437,7 +437,7 @@ func TestP23_ChangesDoubleNothing(t *testing.T) {
 func TestP24_OneHostLeavesTheOthers(t *testing.T) {
 	c := newCrowd(2, func(int) (string, string) { return "acme", "" })
 	c.hosts[0].e.Previous.Silences[0] = time.Time{}
-	in := Input{Rule: NewRule(minutes(30), nil, designed), Known: func() Knowledge { return Knowledge{Census: c.census} },
+	in := Input{Rule: NewRule(minutes(30), nil, designed), Known: func(bool) Knowledge { return Knowledge{Census: c.census} },
 		Evidence: []Evidence{c.hosts[0].e, c.hosts[1].e}}
 	defer func(f func(Evidence, *Rule) (*hub.HostState, []hub.Event)) { stepHost = f }(stepHost)
 	stepHost = func(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {

@@ -2,14 +2,17 @@ package deadman
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
 )
 
-// Evidence is what is known of one host at a slot time.
+// Evidence is what is known of one host, or of the controller of one guest, at a
+// slot time.
 type Evidence struct {
-	HostID     string
+	HostID     string // or guest id
 	CustomerID string // empty: the fleet no longer names the host
 	Site       string
 	Lifecycle  hub.Lifecycle
@@ -21,8 +24,22 @@ type Evidence struct {
 	FirstAfter time.Time      // first report after Previous.Last; zero: Last is it
 	Previous   *hub.HostState // nil: the switch never looked at this host
 
+	Quiet Quiet
+	Host  *HostSeen // of a guest: its host
+
 	// Held keeps a new silence back: it is not decided in this evaluation.
 	Held bool
+}
+
+// guest reports whether the evidence is of a guest's controller.
+func (e Evidence) guest() bool { return isGuest(e.HostID) }
+
+func isGuest(id string) bool { return strings.IndexByte(id, '/') >= 0 }
+
+// hostOf returns the host that a guest runs on, or the host itself.
+func hostOf(id string) string {
+	host, _, _ := strings.Cut(id, "/")
+	return host
 }
 
 // A host flaps when hub.FlapMemory silences, 30 % of flapSpan, began within
@@ -39,6 +56,7 @@ const (
 //	ok                      → stale | down
 //	stale                   → down
 //	stale, down, a report   → ok, and from there as above
+//	muted, and that is over → the same state, and it is told after all
 //	paused                  → nothing, until it is active again
 //	retired                 → an open silence is closed, and nobody is told
 func Step(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {
@@ -107,7 +125,7 @@ func retire(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {
 		e.CustomerID = prev.CustomerID
 	}
 	next := r.follow(e)
-	next.Lifecycle, next.Flapping = hub.Retired, hub.Position{}
+	next.Lifecycle, next.Flapping, next.MutedBy = hub.Retired, hub.Position{}, ""
 	var events []hub.Event
 	for _, open := range []struct {
 		what string
@@ -118,7 +136,7 @@ func retire(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {
 		}
 		event := newEvent(e, r, hub.HostRecovered, episode{open.last, prev.LastAt}, r.T, "retired")
 		// Should the host return and be silent on, that may end once more.
-		event.ID = hub.FleetEventID(hub.HostRecovered, "retired\n"+open.what+"\n"+event.ID)
+		event.ID = hub.FleetEventID(event.Type, "retired\n"+open.what+"\n"+event.ID)
 		event.SuppressedBy = "retired"
 		events = append(events, event)
 	}
@@ -126,10 +144,10 @@ func retire(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {
 	return next, events
 }
 
-// openSilence returns the position that names the silence that was told of and
-// goes on; zero: there is none.
+// openSilence returns the position that names the silence that stands in the log
+// and goes on; zero: there is none.
 func openSilence(s *hub.HostState) hub.Position {
-	if s.State == hub.OK || s.Silent {
+	if s.State == hub.OK || s.Silent && s.MutedBy == "" {
 		return hub.Position{}
 	}
 	return s.Last
@@ -166,13 +184,10 @@ func watch(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {
 	next.Last, next.LastAt = e.Last, e.LastAt
 	var events []hub.Event
 	if prev.State != hub.OK {
-		next.State, next.Since, next.Silent, next.Fold, changed = hub.OK, e.firstAfter(), false, "", true
-		if !prev.Silent {
-			events = append(events, newEvent(e, r, hub.HostRecovered, episode{prev.Last, prev.LastAt}, next.Since, "report_after_silence"))
-		}
+		next.State, next.Since, next.Silent, next.Fold, next.MutedBy, changed = hub.OK, e.firstAfter(), false, "", "", true
+		events = append(events, endSilence(e, r, next.Since)...)
 	}
-	s := silence{e.LastAt, prev.WatchedFrom}
-	if state, since := r.verdict(s, e.Thresholds); state != hub.OK && !e.Held {
+	if state, since := e.verdict(r, silence{e.LastAt, prev.WatchedFrom}); state != hub.OK && !e.Held {
 		next.State, next.Since, changed = state, since, true
 		events = append(events, fallSilent(e, r, next)...)
 	} else if over, ok := calm(next, e.Thresholds, r.T); ok {
@@ -185,24 +200,67 @@ func watch(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {
 	return next, events
 }
 
+// endSilence tells that a silence ended, to those who were told that it began.
+func endSilence(e Evidence, r *Rule, at time.Time) []hub.Event {
+	prev := e.Previous
+	if openSilence(prev) == (hub.Position{}) {
+		return nil
+	}
+	event := newEvent(e, r, hub.HostRecovered, episode{prev.Last, prev.LastAt}, at, "report_after_silence")
+	if prev.Silent {
+		mark(&event, prev.MutedBy)
+	}
+	return []hub.Event{event}
+}
+
+// verdict is the rule's, as far as it is known whose silence it is: a guest's own,
+// or its host's.
+func (e Evidence) verdict(r *Rule, s silence) (hub.State, time.Time) {
+	if at, ok := r.due(s, e.DownAfter); ok && e.Host.witnessed(at) != unknown {
+		return hub.Down, at
+	}
+	if at, ok := r.due(s, e.StaleAfter); ok && e.Host.witnessed(at) != unknown {
+		return hub.Stale, at
+	}
+	return hub.OK, s.lastAt
+}
+
 // fallSilent tells of a silence that next has just been given, in the way that
 // the silences before it ask for.
 func fallSilent(e Evidence, r *Rule, next *hub.HostState) []hub.Event {
-	flapping := next.Flapping != hub.Position{}
-	copy(next.Silences[:], next.Silences[1:])
-	next.Silences[hub.FlapMemory-1] = next.Since
-	switch oldest := next.Silences[0]; {
-	case flapping:
+	if next.Flapping != (hub.Position{}) {
+		remember(next, next.Since)
 		return strike(e, r, next)
+	}
+	if by := e.Quiet.mute(next.Since, e.Host); by != "" {
+		next.Silent, next.MutedBy = true, by
+		event := silenceEvent(e, r, next.State, next.Since)
+		mark(&event, by)
+		return []hub.Event{event}
+	}
+	remember(next, next.Since)
+	switch oldest := next.Silences[0]; {
 	case next.State == hub.Stale && !oldest.IsZero() && next.Since.Sub(oldest) < flapSpan*e.StaleAfter:
 		next.Flapping, next.Silent = e.Last, true
 		return []hub.Event{newEvent(e, r, hub.HostFlapping, episode{e.Last, e.LastAt}, next.Since, "silences_in_a_row",
 			"silences", hub.FlapMemory, "since", stamp(oldest))}
-	case next.State == hub.Stale:
-		return []hub.Event{newEvent(e, r, hub.HostStale, episode{e.Last, e.LastAt}, next.Since, "silence_reached_stale_after", "stale_after", e.StaleAfter)}
 	default:
-		return []hub.Event{newEvent(e, r, hub.HostDown, episode{e.Last, e.LastAt}, next.Since, "silence_reached_down_after", "down_after", e.DownAfter)}
+		return []hub.Event{silenceEvent(e, r, next.State, next.Since)}
 	}
+}
+
+// remember notes when a silence began that counts as one of a host that flaps.
+func remember(next *hub.HostState, began time.Time) {
+	copy(next.Silences[:], next.Silences[1:])
+	next.Silences[hub.FlapMemory-1] = began
+}
+
+// silenceEvent tells that the silence since the newest report is stale, or down.
+func silenceEvent(e Evidence, r *Rule, state hub.State, at time.Time) hub.Event {
+	if state == hub.Stale {
+		return newEvent(e, r, hub.HostStale, episode{e.Last, e.LastAt}, at, "silence_reached_stale_after", "stale_after", e.StaleAfter)
+	}
+	return newEvent(e, r, hub.HostDown, episode{e.Last, e.LastAt}, at, "silence_reached_down_after", "down_after", e.DownAfter)
 }
 
 // strike keeps the silence of a flapping host to itself, unless it has gone on
@@ -210,13 +268,18 @@ func fallSilent(e Evidence, r *Rule, next *hub.HostState) []hub.Event {
 func strike(e Evidence, r *Rule, next *hub.HostState) []hub.Event {
 	s := silence{next.LastAt, next.WatchedFrom}
 	at, dead := r.due(s, e.DownAfter+2*r.Grace)
-	if !dead {
+	if !dead || e.Host.witnessed(at) == unknown {
 		next.Silent = true
 		return nil
 	}
-	next.State, next.Since, next.Silent, next.Fold = hub.Down, at, false, ""
+	next.State, next.Since, next.Fold = hub.Down, at, ""
 	next.Flapping, next.Silences = hub.Position{}, [hub.FlapMemory]time.Time{}
-	return []hub.Event{newEvent(e, r, hub.HostDown, episode{next.Last, next.LastAt}, at, "flapping_host_silent_on", "down_after", e.DownAfter)}
+	event := newEvent(e, r, hub.HostDown, episode{next.Last, next.LastAt}, at, "flapping_host_silent_on", "down_after", e.DownAfter)
+	next.MutedBy = e.Quiet.mute(at, e.Host)
+	if next.Silent = next.MutedBy != ""; next.Silent {
+		mark(&event, next.MutedBy)
+	}
+	return []hub.Event{event}
 }
 
 // calm returns the instant at which a flapping host that is ok had been calm for
@@ -229,14 +292,15 @@ func calm(next *hub.HostState, t hub.Thresholds, now time.Time) (time.Time, bool
 	return over, !over.After(now)
 }
 
-// worsen decides a host whose recorded silence goes on: stale becomes down, and
-// nothing else changes, however the thresholds did.
+// worsen decides a host whose recorded silence goes on: stale becomes down, what
+// was not told is told when the reason for that is over, and nothing else changes,
+// however the thresholds did.
 func worsen(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {
 	prev := e.Previous
 	e.Last, e.LastAt = prev.Last, prev.LastAt
 	next := r.follow(e)
 	at, down := r.due(silence{prev.LastAt, prev.WatchedFrom}, e.DownAfter)
-	down = down && prev.State == hub.Stale
+	down = down && prev.State == hub.Stale && e.Host.witnessed(at) != unknown
 	if prev.Flapping != (hub.Position{}) {
 		if events := strike(e, r, next); events != nil || !down {
 			return changed(next, events)
@@ -245,10 +309,37 @@ func worsen(e Evidence, r *Rule) (*hub.HostState, []hub.Event) {
 		return next, nil
 	}
 	if !down {
-		return nil, nil
+		return changed(next, tellAfterAll(e, r, next))
 	}
-	next.State, next.Since, next.Silent, next.Fold = hub.Down, at, false, ""
-	return next, []hub.Event{newEvent(e, r, hub.HostDown, episode{prev.Last, prev.LastAt}, at, "silence_reached_down_after", "down_after", e.DownAfter)}
+	next.State, next.Since, next.Fold = hub.Down, at, ""
+	event := silenceEvent(e, r, hub.Down, at)
+	if next.MutedBy = e.Quiet.mute(at, e.Host); next.MutedBy != "" {
+		mark(&event, next.MutedBy)
+	} else {
+		next.Silent = false
+	}
+	return next, []hub.Event{event}
+}
+
+// tellAfterAll tells of a silence that was not told, if the reason for that is over.
+func tellAfterAll(e Evidence, r *Rule, next *hub.HostState) []hub.Event {
+	if next.MutedBy == "" || e.Held {
+		return nil
+	}
+	at, over := e.Quiet.over(muted{next.MutedBy, next.Since}, e.Host, r)
+	if !over {
+		return nil
+	}
+	event := silenceEvent(e, r, next.State, at)
+	event.ID, event.Reason = hub.TellingID(event.ID), event.Reason+" not_told_before_by="+strconv.Quote(next.MutedBy)
+	next.Silent, next.MutedBy = false, ""
+	remember(next, at)
+	return []hub.Event{event}
+}
+
+// toldLate reports whether an event tells of a silence that was recorded before.
+func toldLate(event *hub.Event, s *hub.HostState) bool {
+	return event.ID == hub.TellingID(hub.EventID(event.Type, s.HostID, s.Last))
 }
 
 // changed returns nothing where there are no events.
@@ -294,19 +385,37 @@ type episode struct {
 	lastAt time.Time // zero: it is not about the length of a silence
 }
 
+// ofController is what the events of a host are called for a controller.
+var ofController = map[hub.EventType]hub.EventType{
+	hub.HostStale: hub.ControllerStale, hub.HostDown: hub.ControllerDown,
+	hub.HostRecovered: hub.ControllerRecovered, hub.HostFlapping: hub.ControllerFlapping,
+}
+
+// name is what an event of a host is called for whom the evidence is of.
+func (e Evidence) name(t hub.EventType) hub.EventType {
+	if e.guest() {
+		return ofController[t]
+	}
+	return t
+}
+
 // newEvent makes an event whose reason names the rule, and the figures that led
 // to it.
 func newEvent(e Evidence, r *Rule, t hub.EventType, of episode, at time.Time, rule string, figures ...any) hub.Event {
 	event := hub.Event{
-		ID:         hub.EventID(t, e.HostID, of.last),
 		Type:       t,
 		CustomerID: e.CustomerID,
-		HostID:     e.HostID,
+		HostID:     hostOf(e.HostID),
 		At:         at,
 		DetectedAt: r.T,
+		Episode:    hub.EpisodeID(e.HostID, of.last.Text()),
 		Source:     "switch",
 		Reason:     rule,
 	}
+	if e.guest() {
+		event.Type, event.GuestID = e.name(t), e.HostID
+	}
+	event.ID = hub.EventID(event.Type, e.HostID, of.last)
 	if of.lastAt.IsZero() {
 		return event
 	}

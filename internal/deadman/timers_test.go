@@ -187,6 +187,10 @@ func (v *virtual) FirstReports(ctx context.Context, after map[string]time.Time) 
 	})
 }
 
+func (v *virtual) Announcements(ctx context.Context, _ time.Time) (map[string]clickhouse.Announcement, error) {
+	return nil, v.query(ctx, func() {})
+}
+
 // run is one process of the hub, until ctx ends.
 func (v *virtual) run(ctx context.Context) {
 	recall := NewRecall()

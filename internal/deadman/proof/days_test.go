@@ -132,7 +132,7 @@ func (w *fleetOfDays) tick(now time.Time) {
 		h.judged = n
 		evidence = append(evidence, e)
 	}
-	out := deadman.Decide(deadman.Input{Rule: rule, Evidence: evidence, Known: func() deadman.Knowledge { return deadman.Knowledge{Census: deadman.Census{{}: len(w.hosts)}} }})
+	out := deadman.Decide(deadman.Input{Rule: rule, Evidence: evidence, Known: func(bool) deadman.Knowledge { return deadman.Knowledge{Census: deadman.Census{{}: len(w.hosts)}} }})
 	for k := range out.Hosts {
 		d := &out.Hosts[k]
 		i, _ := slices.BinarySearchFunc(w.hosts, d.State.HostID, func(h dayHost, id string) int { return cmp.Compare(h.id, id) })

@@ -39,7 +39,10 @@ type world struct {
 	reports   map[string][]hub.Receipt // in ClickHouse
 	states    map[string]hub.HostState
 	events    map[string]hub.Event
-	log       map[string][]hub.EventType // of each host, each id once
+	log       map[string][]hub.EventType // of each host and guest, each id once: as it is stored
+	told      map[string][]hub.EventType // the same as it is told
+	until     map[uint64]time.Time       // of the maintenance that the report of a sequence number announces
+	fresh     [2][]string                // guests first heard, for each evaluator
 
 	hosts map[string]*hub.Host
 	fleet *hub.Fleet
@@ -81,8 +84,9 @@ func newWorld(t *rapid.T) *world { return worldOf(t, rapid.IntRange(1, 6).Draw(t
 // others at one site.
 func worldOf(t *rapid.T, n int) *world {
 	w := &world{t: t, now: 1000, kept: map[string][]byte{}, seen: map[string]hub.Receipt{}, heard: map[string][]hub.Receipt{}, reports: map[string][]hub.Receipt{},
-		states: map[string]hub.HostState{}, events: map[string]hub.Event{}, log: map[string][]hub.EventType{}, hosts: map[string]*hub.Host{},
-		m: &model{hosts: map[string]*modelHost{}, raise: map[string]int{}}}
+		states: map[string]hub.HostState{}, events: map[string]hub.Event{}, log: map[string][]hub.EventType{}, told: map[string][]hub.EventType{},
+		until: map[uint64]time.Time{}, hosts: map[string]*hub.Host{},
+		m: &model{hosts: map[string]*modelHost{}, raise: map[string]int{}, untold: map[string]bool{}}}
 	for i := range n {
 		h := &hub.Host{ID: fmt.Sprintf("h%d", i), Lifecycle: hub.Active, Customer: "acme", Labels: map[string]string{}, Monitor: base}
 		if i >= 4 {
@@ -93,18 +97,44 @@ func worldOf(t *rapid.T, n int) *world {
 		w.hosts[h.ID] = h
 		w.m.hosts[h.ID] = &modelHost{id: h.ID, watched: -1, flap: -1, began: -1, worse: -1, seen: hub.Active}
 	}
+	w.populate(n)
 	w.apply()
 	w.start()
 	return w
 }
+
+// populate gives the first hosts a guest, and one of them two.
+func (w *world) populate(n int) {
+	for i, guest := range []string{"h0/101", "h0/102", "h1/101", "h2/101"} {
+		if host := w.m.hosts[guest[:2]]; host != nil && i < n {
+			w.m.hosts[guest] = &modelHost{host: host, id: guest, watched: -1, flap: -1, began: -1, worse: -1, seen: hub.Active}
+		}
+	}
+}
+
+// span is a window of maintenance.
+type span [2]int
+
+func (s span) At(t time.Time) (from, to time.Time, open bool) {
+	from, to = instant(s[0]), instant(s[1])
+	return from, to, !t.Before(from) && t.Before(to)
+}
+
+// hostOf is the host of a guest.
+func (w *world) hostOf(id string) *hub.Host { return w.hosts[id[:2]] }
 
 // apply puts the fleet in force as it is now.
 func (w *world) apply() {
 	spec := hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}, {Name: "globex"}}}
 	for id, h := range w.hosts {
 		copied := *h
+		for _, window := range w.m.hosts[id].windows {
+			copied.Maintenance = append(copied.Maintenance, hub.Window{Name: "w", Owner: hub.HostOwner(id), Schedule: span(window)})
+		}
 		spec.Hosts = append(spec.Hosts, &copied)
-		m := w.m.hosts[id]
+	}
+	for id, m := range w.m.hosts {
+		h := w.hostOf(id)
 		m.customer, m.site, m.life = h.Customer, h.Labels["site"], h.Lifecycle
 		m.stale, m.down = int(h.Monitor.StaleAfter/step), int(h.Monitor.DownAfter/step)
 	}
@@ -135,7 +165,14 @@ func (w *world) start() {
 		}
 		w.evaluators[i] = deadman.New(deadman.Options{Store: w, Backlog: w, Journal: w, Eyes: w.sight, Memory: w, Base: base, Timing: timing, Logger: quiet,
 			Fleet: func() *hub.Fleet { return w.fleet }, LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok },
-			FirstSeen: w.firstSeen, Recall: recall})
+			FirstSeen: w.firstSeen, Recall: recall, Announced: w.announced,
+			Newcomers: func() (fresh []string) { fresh, w.fresh[i] = w.fresh[i], nil; return fresh }})
+		w.fresh[i] = nil
+		for id := range w.seen {
+			if w.m.hosts[id].host != nil {
+				w.fresh[i] = append(w.fresh[i], id)
+			}
+		}
 	}
 	w.look()
 }
@@ -222,12 +259,20 @@ func (w *world) raised(e hub.Event) {
 		return
 	}
 	// A report may come after the clock was set back.
-	if e.At.After(e.DetectedAt) && e.Type != hub.HostRecovered || e.Reason == "" {
+	if e.At.After(e.DetectedAt) && e.Type != hub.HostRecovered && e.Type != hub.ControllerRecovered || e.Reason == "" {
 		w.t.Fatalf("not whole: %+v", e)
 	}
 	w.events[e.ID] = e
-	if e.HostID != "" {
-		w.log[e.HostID] = append(w.log[e.HostID], e.Type)
+	if e.HostID == "" {
+		return
+	}
+	id := cmp.Or(e.GuestID, e.HostID)
+	if !strings.Contains(e.Reason, "not_told_before_by=") {
+		w.log[id] = append(w.log[id], e.Type)
+	}
+	// What is retired is closed in the log, whether somebody was told or not.
+	if n := len(w.told[id]); !deadman.Muted(&e) || e.SuppressedBy == "retired" && n > 0 && w.told[id][n-1] != e.Type {
+		w.told[id] = append(w.told[id], e.Type)
 	}
 }
 
@@ -263,7 +308,11 @@ func (w *world) Candidates(_ context.Context, q clickhouse.Question) (a clickhou
 		if w.fault.withheld[id] {
 			continue
 		}
-		a.Reported++
+		if strings.Contains(id, "/") {
+			a.Controllers++
+		} else {
+			a.Reported++
+		}
 		last := slices.MaxFunc(reports, func(x, y hub.Receipt) int {
 			return cmp.Or(x.ReceivedAt.Compare(y.ReceivedAt), cmp.Compare(x.Seq, y.Seq))
 		})
@@ -309,6 +358,23 @@ func (w *world) FirstReports(_ context.Context, after map[string]time.Time) (map
 	return first, nil
 }
 
+func (w *world) Announcements(_ context.Context, since time.Time) (map[string]clickhouse.Announcement, error) {
+	announced := map[string]clickhouse.Announcement{}
+	for id, reports := range w.reports {
+		for _, r := range reports {
+			if a := announced[id]; !r.ReceivedAt.Before(since) && !r.ReceivedAt.Before(a.At) {
+				announced[id] = clickhouse.Announcement{At: r.ReceivedAt, Until: w.until[r.Seq]}
+			}
+		}
+	}
+	return announced, nil
+}
+
+func (w *world) announced(host string) (at, until time.Time, ok bool) {
+	r, ok := w.seen[host]
+	return r.ReceivedAt, w.until[r.Seq], ok
+}
+
 func (w *world) look() {
 	if w.sight != nil {
 		w.surviving(w.sight.Look)
@@ -316,18 +382,29 @@ func (w *world) look() {
 }
 
 // report is accepted if the hub runs.
-func (w *world) report(id string) {
-	if w.sight == nil || w.refusing || w.hosts[id].Lifecycle == hub.Retired {
+func (w *world) report(id string) { w.announce(id, 0) }
+
+// announce is a report that announces maintenance for some steps.
+func (w *world) announce(id string, steps int) {
+	if w.sight == nil || w.refusing || w.hostOf(id).Lifecycle == hub.Retired {
 		return
 	}
 	w.last = max(w.last, w.now) // received_at never goes back
 	w.seq++
 	r := hub.Receipt{Position: hub.Position{SpoolID: hub.SpoolID{1}, Seq: w.seq}, ReceivedAt: instant(w.last)}
+	until := 0
+	if steps > 0 {
+		until = w.last + steps
+		w.until[r.Seq] = instant(until)
+	}
+	if _, known := w.seen[id]; !known && strings.Contains(id, "/") {
+		w.fresh[0], w.fresh[1] = append(w.fresh[0], id), append(w.fresh[1], id)
+	}
 	w.seen[id] = r
 	w.heard[id] = append([]hub.Receipt{r}, w.heard[id][:min(7, len(w.heard[id]))]...)
 	w.unshipped = append(w.unshipped, record{w.last, func() { w.reports[id] = append(w.reports[id], r) }, nil})
 	m := w.m.hosts[id]
-	m.reports, m.positions = append(m.reports, w.last), append(m.positions, r.Position)
+	m.reports, m.positions, m.until = append(m.reports, w.last), append(m.positions, r.Position), append(m.until, until)
 }
 
 // tick has an evaluator judge, and the model if it may.
@@ -362,10 +439,16 @@ func (w *world) tick(which int, f fault, lag bool) {
 }
 
 func (w *world) plausible(f fault) bool {
+	return w.enough(f, false) && w.enough(f, true)
+}
+
+func (w *world) enough(f fault, guests bool) bool {
 	known, told := 0, 0
-	for id, h := range w.hosts {
-		m := w.m.hosts[id]
-		if m.state != "" || h.Lifecycle == hub.Active && len(m.reports) > 0 && m.reports[0] < w.now {
+	for id, m := range w.m.hosts {
+		if (m.host != nil) != guests {
+			continue
+		}
+		if m.state != "" || w.expected(id, guests) && len(m.reports) > 0 && m.reports[0] < w.now {
 			known++
 		}
 		if len(m.reports) > 0 && !f.withheld[id] {
@@ -374,6 +457,11 @@ func (w *world) plausible(f fault) bool {
 	}
 	missing := known - told
 	return missing <= 0 || told > 0 && (missing < 3 || missing*5 <= known)
+}
+
+// expected reports whether the hub asks for it before it was looked at.
+func (w *world) expected(id string, guest bool) bool {
+	return guest || w.hosts[id].Lifecycle == hub.Active
 }
 
 // compare holds the durable events against the model's.
@@ -386,6 +474,9 @@ func (w *world) compare() {
 		if !ok {
 			w.t.Fatalf("raised and should not be: %+v\nat step %d\n%s", e, w.now, w.describe())
 		}
+		if deadman.Muted(&e) != w.m.untold[id] {
+			w.t.Fatalf("told, and should not be, or the other way round: %+v\nat step %d\n%s", e, w.now, w.describe())
+		}
 		if at >= 0 && !e.At.Equal(instant(at)) {
 			w.t.Fatalf("%s of %s at %s, the model says %s", e.Type, e.HostID, e.At.Sub(epoch), instant(at).Sub(epoch))
 		}
@@ -395,9 +486,11 @@ func (w *world) compare() {
 			w.t.Fatalf("not raised: %s that held at step %d; it is step %d\n%s", w.name(id), at, w.now, w.describe())
 		}
 	}
-	for id, log := range w.log {
-		if err := grammar(log); err != nil {
-			w.t.Fatalf("P2: %s: %v in %v", id, err, log)
+	for _, logs := range []map[string][]hub.EventType{w.log, w.told} {
+		for id, log := range logs {
+			if err := grammar(log); err != nil {
+				w.t.Fatalf("P2: %s: %v in %v\n%s", id, err, log, w.describe())
+			}
 		}
 	}
 }
@@ -419,9 +512,9 @@ func (w *world) describe() string {
 	var b strings.Builder
 	for _, id := range w.m.order() {
 		m, s := w.m.hosts[id], w.states[id]
-		fmt.Fprintf(&b, "%s %s/%s: %s, reports at %d; model %s (took for %s) since %d silent %v watched %d fell %d flap %d; recorded %s (took for %s) since %d silent %v decided %d flaps %v\n",
-			id, m.customer, m.site, m.life, m.reports, m.state, m.seen, m.since, m.silent, m.watched, m.fell, m.flap,
-			s.State, s.Lifecycle, s.Since.Sub(epoch)/step, s.Silent, s.DecidedAt.Sub(epoch)/step, s.Flapping != hub.Position{})
+		fmt.Fprintf(&b, "%s %s/%s: %s, reports at %d; windows %d until %d; model %s (took for %s) since %d silent %v muted %q watched %d fell %d flap %d; recorded %s (took for %s) since %d silent %v muted %q decided %d flaps %v\n",
+			id, m.customer, m.site, m.life, m.reports, m.windows, m.until, m.state, m.seen, m.since, m.silent, m.muted, m.watched, m.fell, m.flap,
+			s.State, s.Lifecycle, s.Since.Sub(epoch)/step, s.Silent, s.MutedBy, s.DecidedAt.Sub(epoch)/step, s.Flapping != hub.Position{})
 	}
 	return b.String()
 }
@@ -430,6 +523,7 @@ func (w *world) describe() string {
 func grammar(log []hub.EventType) error {
 	before := hub.HostRecovered
 	for _, t := range log {
+		t = hub.EventType(strings.Replace(string(t), "controller_", "host_", 1))
 		allowed := map[hub.EventType][]hub.EventType{
 			hub.HostRecovered: {hub.HostStale, hub.HostDown, hub.HostFlapping},
 			hub.HostStale:     {hub.HostDown, hub.HostRecovered},
@@ -491,6 +585,7 @@ func trace(t *rapid.T) {
 		action := rapid.SampledFrom([]string{
 			"live", "live", "live", "live", "flap", "report", "duplicate", "tick", "missed ticks", "query error", "lag",
 			"partial", "race", "asleep in a query", "crash", "crash in a look", "restart", "outage", "keys lost", "suspend", "clock back", "fleet", "fleet", "second", "second asleep",
+			"window", "window", "announce",
 		}).Draw(t, "action")
 		switch action {
 		case "live":
@@ -553,6 +648,13 @@ func trace(t *rapid.T) {
 			w.look()
 		case "fleet":
 			w.change(host())
+		case "window":
+			m := w.m.hosts[host()[:2]]
+			from := w.now + rapid.IntRange(-40, 240).Draw(t, "from")
+			m.windows = append(m.windows, [2]int{from, from + length()})
+			w.apply()
+		case "announce":
+			w.announce(host()[:2], length())
 		case "second":
 			w.tick(1, fault{}, false)
 		case "second asleep":
@@ -567,7 +669,7 @@ func trace(t *rapid.T) {
 func (w *world) partial() {
 	var there []string
 	for _, id := range w.m.order() {
-		if m := w.m.hosts[id]; w.hosts[id].Lifecycle == hub.Active && len(m.reports) > 0 && m.reports[0] < w.now {
+		if m := w.m.hosts[id]; w.hostOf(id).Lifecycle == hub.Active && len(m.reports) > 0 && m.reports[0] < w.now {
 			there = append(there, id)
 		}
 	}
@@ -592,7 +694,7 @@ func (w *world) restart(away int) {
 }
 
 func (w *world) change(id string) {
-	h := w.hosts[id]
+	h := w.hostOf(id)
 	switch rapid.SampledFrom([]string{"active", "active", "paused", "retired", "quick", "slow", "moved"}).Draw(w.t, "change") {
 	case "active":
 		h.Lifecycle = hub.Active

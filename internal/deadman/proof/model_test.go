@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
@@ -31,11 +32,18 @@ type model struct {
 	dark    []bool // steps of blind time
 	hosts   map[string]*modelHost
 	raise   map[string]int      // event id → when it first held
+	untold  map[string]bool     // event id → nobody is told of it
 	watched map[*modelHost]bool // at the beginning of the tick
 	ops     int                 // mass silences of the fleet that were suspected of the hub
 }
 
+// modelHost is a host, or the controller of a guest.
 type modelHost struct {
+	host    *modelHost // that a guest runs on; nil for a host
+	windows [][2]int   // of maintenance
+	until   []int      // of each report: of the maintenance that it announces; 0: none
+	muted   string     // why nobody was told of the state: "window" or "host"; empty: it was told
+
 	id, customer, site string
 	life               hub.Lifecycle
 	stale, down        int // thresholds, in steps
@@ -124,29 +132,39 @@ type fresh struct {
 	down     bool // the host is down by now
 	worse    bool // it was stale before
 	kind     hub.EventType
-	quiet    bool // nobody is told: it flaps
-	struck   bool // it flapped, and is dead
+	quiet    bool   // nobody is told: it flaps
+	struck   bool   // it flapped, and is dead
+	muted    string // why it is recorded and not told
+	late     bool   // it was recorded before, and is told now
 	isNotice bool
 }
 
-// tick judges the hosts at t. Those withheld were not in the answer.
+func (f fresh) told() bool { return !f.quiet && f.muted == "" }
+
+// tick judges the hosts at t, and then the guests. Those withheld were not in the
+// answer.
 func (m *model) tick(t int, withheld map[string]bool) {
-	var found []fresh
 	m.watched = map[*modelHost]bool{}
 	for _, h := range m.hosts {
 		m.watched[h] = h.life == hub.Active && h.state != ""
 	}
+	m.judge(t, withheld, false)
+	m.judge(t, withheld, true)
+}
+
+func (m *model) judge(t int, withheld map[string]bool, guests bool) {
+	var found []fresh
 	for _, id := range m.order() {
 		h := m.hosts[id]
 		newest := len(h.reports) - 1
 		switch {
-		case newest < 0:
+		case newest < 0 || (h.host != nil) != guests:
 		case h.state == "":
 			if h.life == hub.Active && !withheld[id] {
 				m.firstLook(h, t)
 			}
 		case h.life != h.seen:
-			m.moved(h, t, withheld[id])
+			found = append(found, m.moved(h, t, withheld[id])...)
 		case h.life == hub.Active:
 			if !withheld[id] {
 				m.recovered(h)
@@ -157,11 +175,78 @@ func (m *model) tick(t int, withheld map[string]bool) {
 			}
 		}
 	}
-	found = m.holdBack(found, t)
+	if !guests {
+		found = m.holdBack(found, t)
+	}
 	for _, f := range found {
 		m.apply(f)
 	}
-	m.fold(found)
+	m.fold(found, guests)
+}
+
+// covered reports whether a maintenance lies over a step.
+func (m *model) covered(h *modelHost, at int) bool {
+	if h.host != nil {
+		h = h.host
+	}
+	if n := len(h.reports) - 1; n >= 0 && h.reports[n] <= at && at < h.until[n] {
+		return true
+	}
+	return slices.ContainsFunc(h.windows, func(w [2]int) bool { return w[0] <= at && at < w[1] })
+}
+
+// blame tells whose trouble it is that began at a step.
+func (m *model) blame(h *modelHost, at int) string {
+	if h.host == nil || len(h.host.reports) == 0 || h.host.reports[len(h.host.reports)-1] >= at {
+		return "own"
+	}
+	if h.host.state == hub.Down {
+		return "host"
+	}
+	return "unknown"
+}
+
+func (m *model) mute(h *modelHost, at int) string {
+	if m.covered(h, at) {
+		return "window"
+	}
+	if m.blame(h, at) == "host" {
+		return "host"
+	}
+	return ""
+}
+
+// afterAll finds whether the time has come to tell of what was not told.
+func (m *model) afterAll(h *modelHost, t int) []fresh {
+	if h.state == hub.OK || h.muted == "" {
+		return nil
+	}
+	from := h.since
+	if h.muted == "host" {
+		if h.host.state != hub.OK {
+			return nil
+		}
+		back := h.host.since
+		for back <= t && m.ready(h.host.since, back) < grace {
+			back++
+		}
+		from = max(from, back)
+	}
+	for from <= t && m.covered(h, from) {
+		from++
+	}
+	if from > t || m.blame(h, from) != "own" {
+		return nil
+	}
+	return []fresh{{h: h, at: from, late: true}}
+}
+
+// name is what an event of a host is called for a guest.
+func (h *modelHost) name(t hub.EventType) hub.EventType {
+	if h.host == nil {
+		return t
+	}
+	return hub.EventType(strings.Replace(string(t), "host_", "controller_", 1))
 }
 
 func (m *model) order() (ids []string) {
@@ -172,18 +257,19 @@ func (m *model) order() (ids []string) {
 	return ids
 }
 
-func (m *model) tell(t hub.EventType, h *modelHost, report, at int) {
-	id := hub.EventID(t, h.id, h.positions[report])
+func (m *model) tell(t hub.EventType, h *modelHost, report, at int, muted bool) {
+	m.note(hub.EventID(h.name(t), h.id, h.positions[report]), at, muted)
+}
+
+func (m *model) note(id string, at int, muted bool) {
 	if _, told := m.raise[id]; !told {
-		m.raise[id] = at
+		m.raise[id], m.untold[id] = at, muted
 	}
 }
 
 func (m *model) retired(h *modelHost, what string, report, at int) {
-	id := hub.FleetEventID(hub.HostRecovered, "retired\n"+what+"\n"+hub.EventID(hub.HostRecovered, h.id, h.positions[report]))
-	if _, told := m.raise[id]; !told {
-		m.raise[id] = at
-	}
+	over := h.name(hub.HostRecovered)
+	m.note(hub.FleetEventID(over, "retired\n"+what+"\n"+hub.EventID(over, h.id, h.positions[report])), at, true)
 }
 
 func (m *model) firstLook(h *modelHost, t int) {
@@ -196,44 +282,50 @@ func (m *model) firstLook(h *modelHost, t int) {
 }
 
 // moved follows a change of the life cycle.
-func (m *model) moved(h *modelHost, t int, withheld bool) {
+func (m *model) moved(h *modelHost, t int, withheld bool) (found []fresh) {
 	was := h.seen
 	switch h.seen = h.life; {
 	case h.life == hub.Retired:
-		if h.state != hub.OK && !h.silent {
+		if h.state != hub.OK && (!h.silent || h.muted != "") {
 			m.retired(h, string(h.state), h.episode, t)
 		}
 		if h.flap >= 0 {
 			m.retired(h, "flapping", h.flap, t)
 		}
-		h.silent, h.flap, h.began, h.worse, h.fell = h.state != hub.OK, -1, -1, -1, nil
+		h.silent, h.flap, h.began, h.worse, h.fell, h.muted = h.state != hub.OK, -1, -1, -1, nil, ""
 	case h.life == hub.Active && was != hub.Active:
 		h.watched = t
 		if !withheld {
 			m.recovered(h)
+			found = m.afterAll(h, t)
 		}
 		m.calm(h, t)
 	}
+	return found
 }
 
 func (m *model) recovered(h *modelHost) {
 	if h.state == hub.OK || h.episode == len(h.reports)-1 {
 		return
 	}
-	if !h.silent {
-		m.tell(hub.HostRecovered, h, h.episode, h.reports[h.episode+1])
+	if !h.silent || h.muted != "" {
+		m.tell(hub.HostRecovered, h, h.episode, h.reports[h.episode+1], h.silent)
 	}
-	h.state, h.silent, h.began, h.worse, h.since = hub.OK, false, -1, -1, h.reports[h.episode+1]
+	h.state, h.silent, h.began, h.worse, h.muted, h.since = hub.OK, false, -1, -1, "", h.reports[h.episode+1]
 }
 
 // silence finds what became due of a host.
 func (m *model) silence(h *modelHost, t int) []fresh {
 	if h.state == hub.Down && h.flap < 0 {
-		return nil
+		return m.afterAll(h, t)
 	}
-	at, stale := m.due(h, t, h.stale)
-	since, down := m.due(h, t, h.down)
-	dead, struck := m.due(h, t, h.down+2*grace)
+	due := func(threshold int) (int, bool) {
+		at, ok := m.due(h, t, threshold)
+		return at, ok && m.blame(h, at) != "unknown"
+	}
+	at, stale := due(h.stale)
+	since, down := due(h.down)
+	dead, struck := due(h.down + 2*grace)
 	f := fresh{h: h, at: at, down: down, kind: hub.HostStale, worse: h.state == hub.Stale}
 	if down {
 		f.at, f.kind = since, hub.HostDown
@@ -241,15 +333,21 @@ func (m *model) silence(h *modelHost, t int) []fresh {
 	switch {
 	case h.flap >= 0 && struck:
 		f.at, f.kind, f.struck, f.worse = dead, hub.HostDown, true, h.state != hub.OK
+		f.muted = m.mute(h, dead)
 	case h.state == hub.OK && (stale || down):
 		fell := append(slices.Clone(h.fell), f.at)
 		if h.flap >= 0 {
 			f.quiet = true
-		} else if !down && len(fell) >= 6 && f.at-fell[len(fell)-6] < 20*h.stale {
+		} else if f.muted = m.mute(h, f.at); f.muted == "" && !down && len(fell) >= 6 && f.at-fell[len(fell)-6] < 20*h.stale {
 			f.kind, f.isNotice = hub.HostFlapping, true
 		}
 	case h.state == hub.Stale && down:
 		f.quiet = h.flap >= 0
+		if !f.quiet {
+			f.muted = m.mute(h, f.at)
+		}
+	case h.state == hub.Stale && h.flap < 0:
+		return m.afterAll(h, t)
 	default:
 		return nil
 	}
@@ -258,22 +356,36 @@ func (m *model) silence(h *modelHost, t int) []fresh {
 
 func (m *model) apply(f fresh) {
 	h := f.h
+	if f.late {
+		alarm := map[hub.State]hub.EventType{hub.Stale: hub.HostStale, hub.Down: hub.HostDown}[h.state]
+		m.note(hub.TellingID(hub.EventID(h.name(alarm), h.id, h.positions[h.episode])), f.at, false)
+		h.muted, h.silent, h.began = "", false, f.at
+		h.fell = append(h.fell, f.at)
+		return
+	}
 	was := h.state
 	h.episode, h.since = len(h.reports)-1, f.at
 	if h.state = hub.Stale; f.down || f.struck {
 		h.state = hub.Down
 	}
-	if was == hub.OK {
+	if was == hub.OK && (f.muted == "" || h.flap >= 0) {
 		h.fell = append(h.fell, f.at)
 	}
-	h.silent = f.quiet || f.isNotice
+	if f.muted == "" || was == hub.OK || f.struck {
+		h.silent = f.quiet || f.isNotice || f.muted != ""
+	}
 	if f.quiet {
 		return
 	}
-	m.tell(f.kind, h, h.episode, f.at)
+	h.muted = f.muted
+	m.tell(f.kind, h, h.episode, f.at, f.muted != "")
 	switch {
 	case f.struck:
 		h.flap, h.fell, h.began, h.worse = -1, nil, -1, f.at
+		if f.muted != "" {
+			h.worse = -1
+		}
+	case f.muted != "":
 	case f.isNotice:
 		h.flap = h.episode
 	case f.worse:
@@ -290,7 +402,7 @@ func (m *model) calm(h *modelHost, t int) {
 	}
 	over := max(h.fell[len(h.fell)-5]+20*h.stale, h.since)
 	if over <= t {
-		m.tell(hub.HostRecovered, h, h.flap, over)
+		m.tell(hub.HostRecovered, h, h.flap, over, false)
 		h.flap, h.fell = -1, nil
 	}
 }
@@ -303,11 +415,11 @@ type member struct {
 }
 
 // runs lists the mass silences of the hosts that are in a group.
-func (m *model) runs(found []fresh, worse bool, in func(*modelHost) bool) (list [][]member) {
+func (m *model) runs(found []fresh, worse, guests bool, in func(*modelHost) bool) (list [][]member) {
 	var all []member
 	oldest := 1 << 30
 	for _, f := range found {
-		if f.quiet {
+		if !f.told() {
 			continue
 		}
 		oldest = min(oldest, f.at)
@@ -318,7 +430,7 @@ func (m *model) runs(found []fresh, worse bool, in func(*modelHost) bool) (list 
 	size := 0
 	for _, id := range m.order() {
 		h := m.hosts[id]
-		if !m.watched[h] || !in(h) {
+		if !m.watched[h] || !in(h) || (h.host != nil) != guests {
 			continue
 		}
 		size++
@@ -356,7 +468,8 @@ func (m *model) holdBack(found []fresh, t int) []fresh {
 		return found
 	}
 	var held []*modelHost
-	for _, run := range m.runs(found, false, func(*modelHost) bool { return true }) {
+	inTime := slices.DeleteFunc(slices.Clone(found), func(f fresh) bool { return f.late })
+	for _, run := range m.runs(inTime, false, false, func(*modelHost) bool { return true }) {
 		m.ops++
 		for _, o := range run {
 			if o.fresh && t < run[0].at+holding {
@@ -369,7 +482,7 @@ func (m *model) holdBack(found []fresh, t int) []fresh {
 
 func count(found []fresh) (n int) {
 	for _, f := range found {
-		if !f.quiet {
+		if f.told() {
 			n++
 		}
 	}
@@ -377,7 +490,7 @@ func count(found []fresh) (n int) {
 }
 
 // fold raises the mass silences of sites, and then of customers.
-func (m *model) fold(found []fresh) {
+func (m *model) fold(found []fresh, guests bool) {
 	if count(found) == 0 {
 		return
 	}
@@ -394,7 +507,7 @@ func (m *model) fold(found []fresh) {
 			}
 			for g := range groups {
 				in := func(h *modelHost) bool { return h.customer == g[0] && (!bySite || h.site == g[1]) }
-				for _, run := range m.runs(found, worse, in) {
+				for _, run := range m.runs(found, worse, guests, in) {
 					some := false
 					for _, o := range run {
 						if o.fresh && !folded[o.h] {
@@ -412,9 +525,10 @@ func (m *model) fold(found []fresh) {
 
 func (m *model) mass(g [2]string, worse bool, first member) {
 	level := map[bool]string{false: "silent", true: "down"}[worse]
+	if first.h.host != nil {
+		level = "controllers " + level
+	}
 	id := hub.FleetEventID(hub.MassSilence, fmt.Sprintf("%s\n%s\n%s\n%s", g[0], g[1], level,
 		hub.EventID(hub.MassSilence, first.h.id, first.h.positions[first.h.episode])))
-	if _, told := m.raise[id]; !told {
-		m.raise[id] = -1
-	}
+	m.note(id, -1, false)
 }

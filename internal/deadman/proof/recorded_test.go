@@ -140,6 +140,10 @@ func (s *tell) States(context.Context, []string, func(hub.HostState), func(error
 func (s *tell) DecidedSince(context.Context, time.Time) (map[string]time.Time, error) {
 	return nil, nil
 }
+func (s *tell) Announcements(context.Context, time.Time) (map[string]clickhouse.Announcement, error) {
+	return nil, nil
+}
+
 func (s *tell) FirstReports(context.Context, map[string]time.Time) (map[string]time.Time, error) {
 	return nil, nil
 }
