@@ -85,6 +85,7 @@ func (r *reader) readHost() {
 	h := &hub.Host{
 		ID: id, Customer: folder, DisplayName: f.Spec.DisplayName, Labels: r.labels.share(f.Metadata.Labels),
 		Lifecycle: lifecycle(f.Spec.State), Monitor: r.thresholds(f.Spec.Monitor),
+		Deadlines: r.deadlines(f.Spec.Deadlines), Maintenance: r.readWindows(hub.HostOwner(id), f.Spec.Maintenance),
 		Desired: f.Spec.Desired, DRRecord: f.Spec.DRRecord, File: r.name, Blob: r.blob,
 	}
 	if f.Spec.EnrollBy != nil {
@@ -150,6 +151,7 @@ func (r *reader) readCustomer() {
 	r.customer = &hub.Customer{
 		Name: folder, DisplayName: f.Spec.DisplayName, Blocked: f.Spec.Status == "blocked",
 		Monitor: r.thresholds(f.Spec.Monitor), File: r.name,
+		Deadlines: r.deadlines(f.Spec.Deadlines), Maintenance: r.readWindows(hub.CustomerOwner(folder), f.Spec.Maintenance),
 		Keys: r.readKeys(hub.CustomerOwner(folder), f.Spec.Keys, true),
 	}
 }
@@ -167,8 +169,11 @@ func (r *reader) readFleet() {
 	}
 	r.fleet = &hub.FleetSpec{
 		Name: f.Metadata.Name, Monitor: r.thresholds(f.Spec.Monitor),
-		Keys:         r.readKeys(hub.FleetOwner(), f.Spec.Keys, true),
-		AllowRemoval: f.Spec.Guards.AllowRemoval,
+		Deadlines:        r.deadlines(f.Spec.Deadlines),
+		Maintenance:      r.readWindows(hub.FleetOwner(), f.Spec.Maintenance),
+		ControllerEvents: r.readControllerEvents(f.Spec.ControllerEvents),
+		Keys:             r.readKeys(hub.FleetOwner(), f.Spec.Keys, true),
+		AllowRemoval:     f.Spec.Guards.AllowRemoval,
 	}
 }
 

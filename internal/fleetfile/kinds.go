@@ -53,6 +53,8 @@ type HostSpec struct {
 	Retired     *Retirement   `yaml:"retired,omitempty" doc:"Why a retired host was let go; written by hub fleet retire."`
 	EnrollBy    *time.Time    `yaml:"enrollBy,omitempty" doc:"When the first report is due: if none has come by then, host_never_reported is raised. Left out: never."`
 	Monitor     *Monitor      `yaml:"monitor,omitempty" doc:"Lengths of silence; what is left out is as on the customer, the fleet, the hub."`
+	Deadlines   *Deadlines    `yaml:"deadlines,omitempty" doc:"What has to succeed again and again for every guest; what is left out is as on the customer, the fleet, and not watched where that says nothing either."`
+	Maintenance []Window      `yaml:"maintenance,omitempty" doc:"Windows in which nobody is told of this host; what is still wrong when one closes is told then. Those of the customer and the fleet hold too."`
 	Keys        []Key         `yaml:"keys" doc:"The agent's keys. Two may overlap, so that one can be replaced without a gap."`
 	Desired     yamlfile.JSON `yaml:"desired,omitempty" doc:"Inert: read, checked and mirrored for analysts, never sent to an agent."`
 	DRRecord    yamlfile.JSON `yaml:"drRecord,omitempty" doc:"Inert, as desired."`
@@ -80,10 +82,12 @@ type NameOnly struct {
 
 // CustomerSpec is what an operator wants of a customer.
 type CustomerSpec struct {
-	DisplayName string   `yaml:"displayName,omitempty" doc:"The name people read."`
-	Status      string   `yaml:"status,omitempty" oneof:"active|blocked" doc:"active (the default); blocked: told to the agents, whose reports are still stored."`
-	Monitor     *Monitor `yaml:"monitor,omitempty" doc:"Lengths of silence for all hosts of this customer."`
-	Keys        []Key    `yaml:"keys" doc:"Keys of this customer's controllers."`
+	DisplayName string     `yaml:"displayName,omitempty" doc:"The name people read."`
+	Status      string     `yaml:"status,omitempty" oneof:"active|blocked" doc:"active (the default); blocked: told to the agents, whose reports are still stored."`
+	Monitor     *Monitor   `yaml:"monitor,omitempty" doc:"Lengths of silence for all hosts of this customer."`
+	Deadlines   *Deadlines `yaml:"deadlines,omitempty" doc:"What has to succeed again and again for every guest of this customer; what is left out is as on the fleet."`
+	Maintenance []Window   `yaml:"maintenance,omitempty" doc:"Windows in which nobody is told of this customer's hosts."`
+	Keys        []Key      `yaml:"keys" doc:"Keys of this customer's controllers."`
 }
 
 // FleetFile is the content of fleet.yaml.
@@ -96,9 +100,12 @@ type FleetFile struct {
 
 // FleetSpec is what holds for the whole fleet.
 type FleetSpec struct {
-	Monitor *Monitor `yaml:"monitor,omitempty" doc:"Lengths of silence for all hosts."`
-	Keys    []Key    `yaml:"keys" doc:"Global keys: bound to no host, they may enroll hosts."`
-	Guards  Guards   `yaml:"guards,omitempty" doc:"What keeps a mistaken commit from harm."`
+	Monitor          *Monitor   `yaml:"monitor,omitempty" doc:"Lengths of silence for all hosts."`
+	Deadlines        *Deadlines `yaml:"deadlines,omitempty" doc:"What has to succeed again and again for every guest; what is left out is not watched."`
+	Maintenance      []Window   `yaml:"maintenance,omitempty" doc:"Windows in which nobody is told of any host."`
+	ControllerEvents []string   `yaml:"controllerEvents,omitempty,flow" pattern:"^[a-z][a-z0-9_]{0,63}$" doc:"The types of events that controllers may send; the hub's own are never taken. Left out: a list of backup, update, app, security and storage events, which README.md has. []: none."`
+	Keys             []Key      `yaml:"keys" doc:"Global keys: bound to no host, they may enroll hosts."`
+	Guards           Guards     `yaml:"guards,omitempty" doc:"What keeps a mistaken commit from harm."`
 }
 
 // Guards are limits that a commit has to lift before it may do more.

@@ -8,11 +8,13 @@ import (
 	"io/fs"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"felhom.eu/hub/internal/calendar"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/yamlfile"
 )
@@ -27,7 +29,7 @@ const (
 // Lint finds in the fleet folder fsys what the hub takes all the same and a
 // reviewer should not: secrets in the clear, in any file that is text (these are
 // errors), and, as warnings, keys that are or soon will be expired at now, a
-// guard left open, files that do not name their schema. What Load reports is not
+// guard left open, maintenance windows that are over, files that do not name their schema. What Load reports is not
 // repeated. The problems are sorted, files named within the folder; the error is
 // for a file that could not be read.
 func Lint(fsys fs.FS, now time.Time) ([]hub.Problem, error) {
@@ -140,16 +142,17 @@ var schemaNames = map[role]string{fleetRole: "fleet.json", customerRole: "custom
 // dated is the part that the three kinds have in common and Lint looks at.
 type dated struct {
 	Spec struct {
-		State  string `yaml:"state"`
-		Keys   []Key  `yaml:"keys"`
-		Guards Guards `yaml:"guards"`
+		State       string   `yaml:"state"`
+		Keys        []Key    `yaml:"keys"`
+		Guards      Guards   `yaml:"guards"`
+		Maintenance []Window `yaml:"maintenance"`
 	} `yaml:"spec"`
 }
 
 // dates finds what was right when it was written. Few files have any of it, so
 // they are read as YAML only where the word stands.
 func (l *linter) dates(name string, role role, data []byte) []hub.Problem {
-	if !bytes.Contains(data, []byte("notAfter")) && !bytes.Contains(data, []byte("allowRemoval")) {
+	if !slices.ContainsFunc([]string{"notAfter", "allowRemoval", "maintenance"}, func(word string) bool { return bytes.Contains(data, []byte(word)) }) {
 		return nil
 	}
 	doc, _ := yamlfile.Parse(name, data, maxFileBytes)
@@ -175,6 +178,26 @@ func (l *linter) dates(name string, role role, data []byte) []hub.Problem {
 			fmt.Sprintf("allowRemoval is %d: until it is 0 again, any commit may remove that many hosts", n),
 			"put it back to 0 once the removal is merged")
 		p.Rule, p.Warning = "allow-removal", true
+		problems = append(problems, p)
+	}
+	return append(problems, l.windowsOver(doc, f.Spec.Maintenance)...)
+}
+
+// windowsOver finds the windows that will not open again.
+func (l *linter) windowsOver(doc *yamlfile.Document, windows []Window) (problems []hub.Problem) {
+	r := reader{file: &file{}, stage: &stage{schedules: &schedules{}}, doc: doc}
+	for i, w := range windows {
+		at := fmt.Sprintf("spec.maintenance[%d]", i)
+		schedule, _ := r.schedule(at, w).(calendar.Schedule)
+		if schedule == nil {
+			continue // Load's to report
+		}
+		end, ends := schedule.End()
+		if !ends || end.After(l.now) {
+			continue
+		}
+		p := doc.Problem(at+".name", fmt.Sprintf("window %s closed for good on %s", w.Name, end.UTC().Format(time.RFC3339)), "take it away")
+		p.Rule, p.Warning = "window-over", true
 		problems = append(problems, p)
 	}
 	return problems

@@ -67,10 +67,11 @@ func Load(fsys fs.FS, opener Opener, opts Options) (*hub.Fleet, []hub.Problem, e
 // file did not change is the same *hub.Host in both. It is not safe for
 // concurrent use.
 type Loader struct {
-	opener   Opener
-	base     hub.Thresholds
-	sections map[string]*section // of the folder read last, by path
-	labels   labelSets
+	opener    Opener
+	base      hub.Thresholds
+	sections  map[string]*section // of the folder read last, by path
+	labels    labelSets
+	schedules schedules
 }
 
 // NewLoader makes a Loader that has read nothing; base are the thresholds where
@@ -115,7 +116,7 @@ func (l *Loader) Load(fsys fs.FS, r Request) (Loaded, error) {
 	if err != nil || sections == nil {
 		return Loaded{Problems: problems}, err
 	}
-	s := stage{fsys: fsys, opener: l.opener, labels: &l.labels}
+	s := stage{fsys: fsys, opener: l.opener, labels: &l.labels, schedules: &l.schedules}
 	recipients, recipientProblems, err := s.readRecipients()
 	if err != nil {
 		return Loaded{}, err
@@ -135,6 +136,7 @@ type stage struct {
 	opener     Opener
 	recipients []seal.Recipient
 	labels     *labelSets
+	schedules  *schedules
 	trusted    bool // without an opener, seals are taken as they are
 }
 

@@ -11,6 +11,7 @@ func Rules() []Rule {
 	return []Rule{
 		{"allow-removal", "guards.allowRemoval is not 0"},
 		{"case-collision", "Names differ only in case"},
+		{"deadline", "A deadline of a guest is too short or too long"},
 		{"duplicate", "A key of a file, a host id, a key id or a key stands twice"},
 		{"invalid", "Anything else that the hub refuses"},
 		{"key-expired", "A key is past its notAfter"},
@@ -30,6 +31,8 @@ func Rules() []Rule {
 		{"threshold", "A host would be down before it is stale"},
 		{"unknown-key", "A key that the hub does not know"},
 		{"value", "A value of the wrong form"},
+		{"window", "A maintenance window that is none, or has mistakes"},
+		{"window-over", "A maintenance window that will not open again"},
 		{"yaml-feature", "Something of YAML that is not allowed: aliases, anchors, tags, merge keys, a second document"},
 	}
 }

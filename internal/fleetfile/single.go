@@ -32,7 +32,7 @@ type Single struct {
 // force.
 func ParseSingle(name string, data []byte, trusted bool) *Single {
 	f := &file{name: name, read: true}
-	s := stage{labels: &labelSets{}, trusted: trusted}
+	s := stage{labels: &labelSets{}, schedules: &schedules{}, trusted: trusted}
 	s.parse(f, data)
 	return &Single{Name: name, Fleet: f.fleet, Customer: f.customer, Host: f.host, Problems: f.problems, file: f}
 }
@@ -108,7 +108,7 @@ func Judge(fsys fs.FS, parsed []*Single, unread []string, inForce *hub.Fleet) ([
 		all.files = append(all.files, &file{name: name, read: true, host: &hub.Host{ID: id, Customer: customer, File: name}})
 	}
 	slices.SortFunc(all.files, func(a, b *file) int { return strings.Compare(a.name, b.name) })
-	w := whole{stage: &stage{fsys: fsys, labels: &labelSets{}}, request: Request{InForce: inForce}}
+	w := whole{stage: &stage{fsys: fsys, labels: &labelSets{}, schedules: &schedules{}}, request: Request{InForce: inForce}}
 	err := w.judge(all)
 	return w.problems, w.bad, err
 }

@@ -82,7 +82,9 @@ func (w *whole) add(f *file) {
 		w.spec.Customers = append(w.spec.Customers, f.customer)
 	}
 	if f.fleet != nil {
-		w.spec.Name, w.spec.Monitor, w.spec.Keys, w.spec.AllowRemoval = f.fleet.Name, f.fleet.Monitor, f.fleet.Keys, f.fleet.AllowRemoval
+		hosts, customers := w.spec.Hosts, w.spec.Customers
+		w.spec = *f.fleet
+		w.spec.Hosts, w.spec.Customers = hosts, customers
 	}
 }
 

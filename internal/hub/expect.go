@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -40,6 +41,10 @@ func (d Deadline) Met() EventType { return EventType(d.String() + "_met") }
 // means "as above", as in [Thresholds]; zero everywhere: it is not watched.
 type Deadlines [deadlines]time.Duration
 
+// Unwatched, as one of Deadlines, is that of an owner which takes back what stands
+// above it. Fleet.Deadlines makes zero of it.
+const Unwatched = time.Duration(math.MaxInt64)
+
 // Or returns d with its zero fields taken from fallback.
 func (d Deadlines) Or(fallback Deadlines) Deadlines {
 	for i := range d {
@@ -66,13 +71,19 @@ type Window struct {
 }
 
 // Deadlines returns what holds for the guests of h: its own, else its customer's,
-// else the fleet's.
+// else the fleet's. Zero is not watched.
 func (f *Fleet) Deadlines(h *Host) Deadlines {
 	d := h.Deadlines
 	if c, ok := f.customers[h.Customer]; ok {
 		d = d.Or(c.Deadlines)
 	}
-	return d.Or(f.spec.Deadlines)
+	d = d.Or(f.spec.Deadlines)
+	for i := range d {
+		if d[i] == Unwatched {
+			d[i] = 0
+		}
+	}
+	return d
 }
 
 // Windows returns the maintenance windows that h lies in: its own, its
