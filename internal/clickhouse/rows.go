@@ -68,6 +68,10 @@ type Batch struct {
 	states   switchStates
 	commits  fleetCommits
 	blind    blindTimes
+
+	controllers      controllerReports
+	controllerBodies controllerBodies
+	apps             controllerApps
 }
 
 // Table names, in the order in which a batch is inserted.
@@ -81,6 +85,10 @@ const (
 	tableStates   = "switch_state"
 	tableCommits  = "fleet_commits"
 	tableBlind    = "hub_blind"
+
+	tableControllers      = "controller_reports"
+	tableControllerBodies = "controller_report_bodies"
+	tableApps             = "controller_apps"
 )
 
 // RejectedTable has the records that cannot become rows of the other tables.
@@ -91,7 +99,7 @@ const RejectedTable = tableRejected
 // come after what they are about. The last is [RejectedTable]: it takes what the
 // others refuse.
 func Tables() []string {
-	return []string{tableBodies, tableReports, tableGuests, tableItems, tableStates, tableCommits, tableBlind, tableEvents, tableRejected}
+	return []string{tableBodies, tableReports, tableGuests, tableControllerBodies, tableControllers, tableApps, tableItems, tableStates, tableCommits, tableBlind, tableEvents, tableRejected}
 }
 
 func (b *Batch) block(table string) block {
@@ -102,6 +110,12 @@ func (b *Batch) block(table string) block {
 		return &b.reports
 	case tableGuests:
 		return &b.guests
+	case tableControllers:
+		return &b.controllers
+	case tableControllerBodies:
+		return &b.controllerBodies
+	case tableApps:
+		return &b.apps
 	case tableItems:
 		return &b.items
 	case tableRejected:
