@@ -30,12 +30,9 @@ func (s *Server) Public() http.Handler {
 
 func (s *Server) publicRoutes() *mux.Router {
 	m := mux.NewRouter().SkipClean(true).UseEncodedPath() // a path that is not exactly right is unknown
-	m.Handle("/api/v1/host-report", s.route("host-report",
-		s.takeIn(intake{s.o.Reports.Admit, s.o.Reports.Accept, maxReportBytes, http.StatusOK}), http.MethodPost))
-	m.Handle("/api/v1/report", s.route("report",
-		s.takeIn(intake{s.o.Reports.AdmitController, s.o.Reports.AcceptController, maxControllerBytes, http.StatusOK}), http.MethodPost))
-	m.Handle("/api/v1/event", s.route("event",
-		s.takeIn(intake{s.o.Reports.AdmitEvent, s.o.Reports.AcceptEvent, maxEventBytes, http.StatusAccepted}), http.MethodPost))
+	m.Handle("/api/v1/host-report", s.route("host-report", s.takeIn(hostReports), http.MethodPost))
+	m.Handle("/api/v1/report", s.route("report", s.takeIn(controllerReports), http.MethodPost))
+	m.Handle("/api/v1/event", s.route("event", s.takeIn(controllerEvents), http.MethodPost))
 	m.Handle("/api/v1/admin/hosts", s.route("admin-hosts", s.mint, http.MethodPost))
 	if s.o.Webhook != nil {
 		m.Handle(webhookPath, s.webhook())
@@ -71,18 +68,24 @@ func notFound(*http.Request) reply {
 // intake is one kind of what is taken in: reports of hosts and of controllers, and
 // controllers' events.
 type intake struct {
-	admit  func(key hub.Key) (customer string, err error)
-	accept func(ctx context.Context, key hub.Key, customer string, body []byte) (answer []byte, retry bool, err error)
+	admit  func(r Reports, key hub.Key) (customer string, err error)
+	accept func(r Reports, ctx context.Context, key hub.Key, customer string, body []byte) (answer []byte, retry bool, err error)
 	limit  int // of a body, in bytes
 	status int // of the reply
 }
+
+var (
+	hostReports       = intake{Reports.Admit, Reports.Accept, maxReportBytes, http.StatusOK}
+	controllerReports = intake{Reports.AdmitController, Reports.AcceptController, maxControllerBytes, http.StatusOK}
+	controllerEvents  = intake{Reports.AdmitEvent, Reports.AcceptEvent, maxEventBytes, http.StatusAccepted}
+)
 
 func (s *Server) takeIn(in intake) func(*http.Request) reply {
 	return func(r *http.Request) reply {
 		key, err := s.authorise(r)
 		customer := ""
 		if err == nil {
-			customer, err = in.admit(key)
+			customer, err = in.admit(s.o.Reports, key)
 		}
 		if err != nil {
 			return s.refuse(r, key, err)
@@ -92,7 +95,7 @@ func (s *Server) takeIn(in intake) func(*http.Request) reply {
 		if err != nil {
 			return s.refuse(r, key, err)
 		}
-		answer, retry, err := in.accept(r.Context(), key, customer, body.bytes)
+		answer, retry, err := in.accept(s.o.Reports, r.Context(), key, customer, body.bytes)
 		if err != nil {
 			return s.refuse(r, key, err)
 		}
