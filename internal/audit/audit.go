@@ -3,7 +3,8 @@
 //
 // Where the spool still has the volume, every record that lies before the
 // cursor must be there once: a report as a row of host_reports with its body,
-// its guests and its rejected items; a decision or notice with each of its rows.
+// its guests and its rejected items, or of controller_reports with its body, its
+// apps and its rejected items; a decision, a notice or an event with each of its rows.
 // What a table did not take of it stands in rejected_reports. Records behind the
 // cursor wait, and are no gap. Where the volume is gone, ClickHouse is looked at
 // alone: the sequence numbers of a volume have no holes, but for damage that is

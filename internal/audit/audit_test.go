@@ -70,6 +70,10 @@ func newSystem(t *testing.T) *system {
 	s.append(spool.Record{Kind: hub.KindHostReport, HostID: "acme-1", CustomerID: "acme", KeyID: "k1", Body: []byte("no report")})
 	s.append(spool.Record{Kind: 77, Body: []byte("of a later hub")})
 	s.report(40)
+	s.append(spool.Record{Kind: hub.KindControllerReport, HostID: "acme-1/101", CustomerID: "acme", KeyID: "customer/acme/c1", Body: []byte(
+		`{"customer_id":"acme","guest_id":"acme-1/101","reported_at":"2026-06-08T09:15:00Z","controller_version":"1","apps":[{"name":"web"},{"name":"mail"},{}]}`)})
+	s.append(spool.Record{Kind: hub.KindControllerEvent, CustomerID: "acme", KeyID: "customer/acme/c1", Body: []byte(
+		`{"type":"backup_failed","severity":"warning","message":"no space left"}`)})
 	s.ship()
 	return s
 }
@@ -149,7 +153,7 @@ func (s *system) want(gaps, doubles, waiting uint64, findings ...string) audit.R
 func TestAuditOfAWholeSystem(t *testing.T) {
 	s := newSystem(t)
 	r := s.want(0, 0, 0)
-	if len(r.Hours) != 2 || r.Hours[0].Spool != 20 || r.Hours[1].Spool != 24 || r.Hours[0].ClickHouse != 20 || r.Hours[1].ClickHouse != 24 {
+	if len(r.Hours) != 2 || r.Hours[0].Spool != 20 || r.Hours[1].Spool != 26 || r.Hours[0].ClickHouse != 20 || r.Hours[1].ClickHouse != 26 {
 		t.Errorf("hours %+v", r.Hours)
 	}
 	s.report(50)
@@ -168,12 +172,14 @@ func TestAuditFindsGaps(t *testing.T) {
 	s.exec("ALTER TABLE rejected_items DELETE WHERE spool_seq = 26")
 	s.exec("TRUNCATE TABLE events")
 	s.exec("TRUNCATE TABLE rejected_reports")
-	s.want(8, 0, 0, "gap host_reports 3-4", "gap host_report_bodies 7-7", "gap guest_reports 25-25", "gap rejected_items 26-26",
-		"gap events 41-41", "gap host_reports 42-42", "gap rejected_reports 43-43")
+	s.exec("ALTER TABLE controller_apps DELETE WHERE name = 'mail'")
+	s.want(10, 0, 0, "gap host_reports 3-4", "gap host_report_bodies 7-7", "gap guest_reports 25-25", "gap rejected_items 26-26",
+		"gap events 41-41", "gap host_reports 42-42", "gap rejected_reports 43-43", "gap controller_apps 45-45", "gap events 46-46")
 	s.exec("TRUNCATE TABLE host_reports")
-	s.want(44, 0, 0, "gap host_reports 1-14", "gap host_reports 15-20", "gap host_reports 21-34", "gap host_reports 35-40", // by volume and hour
+	s.exec("TRUNCATE TABLE controller_reports")
+	s.want(46, 0, 0, "gap host_reports 1-14", "gap host_reports 15-20", "gap host_reports 21-34", "gap host_reports 35-40", // by volume and hour
 		"gap events 41-41", "gap host_reports 42-42",
-		"gap rejected_reports 43-43", "gap host_reports 44-44")
+		"gap rejected_reports 43-43", "gap host_reports 44-44", "gap controller_reports 45-45", "gap events 46-46")
 }
 
 func TestAuditFindsDoubles(t *testing.T) {
@@ -183,7 +189,9 @@ func TestAuditFindsDoubles(t *testing.T) {
 	s.exec("INSERT INTO events SELECT * FROM events")
 	s.exec("INSERT INTO rejected_reports SELECT received_at, customer_id, host_id, 1, 'x', 'x', spool_id, spool_seq FROM host_reports WHERE spool_seq IN (9, 10)")
 	s.exec("INSERT INTO rejected_reports SELECT received_at, customer_id, host_id, 1, 'x', 'x', spool_id, spool_seq FROM host_reports WHERE spool_seq = 9")
-	s.want(0, 4, 0, "double host_reports 5-5", "double guest_reports 6-6", "double rejected_reports 9-9", "double events 41-41")
+	s.exec("INSERT INTO controller_apps SELECT * FROM controller_apps WHERE name = 'mail'")
+	s.want(0, 6, 0, "double host_reports 5-5", "double guest_reports 6-6", "double rejected_reports 9-9", "double events 41-41",
+		"double controller_apps 45-45", "double events 46-46")
 }
 
 // Where the spool has no volume any more, ClickHouse must do.

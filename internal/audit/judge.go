@@ -24,12 +24,23 @@ func (f found) any(seq uint64) bool {
 	return false
 }
 
+// reportTables are where the rows of one kind of reports are.
+type reportTables struct{ reports, bodies, parts string }
+
+var (
+	ofHosts       = reportTables{"host_reports", "host_report_bodies", "guest_reports"}
+	ofControllers = reportTables{"controller_reports", "controller_report_bodies", "controller_apps"}
+)
+
 // judge compares what is there of a record with what it must have; w is nil for
-// a report. Whatever the record is, it may stand in rejected_reports, with the rows
+// a host's report. Whatever the record is, it may stand in rejected_reports, with the rows
 // that other tables took of it and without those that they did not.
 func (f found) judge(seq uint64, w *want) verdict {
-	if w == nil {
-		return f.judgeReport(seq)
+	switch w {
+	case nil:
+		return f.judgeReport(seq, ofHosts)
+	case controllerReport:
+		return f.judgeReport(seq, ofControllers)
 	}
 	rejected := f.in("rejected_reports", seq).Rows
 	if (*w)["rejected_reports"] > 0 && rejected == 0 && f.any(seq) {
@@ -57,17 +68,17 @@ func (f found) judge(seq uint64, w *want) verdict {
 	return v
 }
 
-func (f found) judgeReport(seq uint64) (v verdict) {
-	report, rejected := f.in("host_reports", seq), f.in("rejected_reports", seq)
+func (f found) judgeReport(seq uint64, of reportTables) (v verdict) {
+	report, rejected := f.in(of.reports, seq), f.in("rejected_reports", seq)
 	switch {
 	case report.Rows > 1:
-		v.double = "host_reports"
+		v.double = of.reports
 	case rejected.Rows > 1:
 		v.double = "rejected_reports"
 	}
 	if report.Rows == 0 {
 		if rejected.Rows == 0 {
-			v.gap = "host_reports"
+			v.gap = of.reports
 		}
 		return v
 	}
@@ -81,10 +92,10 @@ func (f found) judgeReport(seq uint64) (v verdict) {
 		}
 	}
 	if !f.noBodies {
-		check("host_report_bodies", 1)
+		check(of.bodies, 1)
 	}
 	if !f.noGuests {
-		check("guest_reports", report.Guests)
+		check(of.parts, report.Parts)
 	}
 	check("rejected_items", report.Items)
 	return v
@@ -93,8 +104,10 @@ func (f found) judgeReport(seq uint64) (v verdict) {
 // judgeAlone judges a record of which something is there, and which the spool
 // has no more.
 func (f found) judgeAlone(seq uint64) verdict {
-	if f.in("host_reports", seq).Rows > 0 {
-		return f.judgeReport(seq)
+	for _, of := range []reportTables{ofHosts, ofControllers} {
+		if f.in(of.reports, seq).Rows > 0 {
+			return f.judgeReport(seq, of)
+		}
 	}
 	for _, table := range clickhouse.Tables() {
 		if f.in(table, seq).Again > 0 {

@@ -26,14 +26,18 @@ type group struct {
 	hour     time.Time
 	from, to time.Time
 	runs     []run
-	wants    map[uint64]*want // of records that are no reports
+	wants    map[uint64]*want // of records that are no reports of hosts
 }
 
 // run is sequence numbers without a hole, both ends included.
 type run struct{ first, last uint64 }
 
-// want is how many rows a record has in each table; nil: it is a report.
+// want is how many rows a record has in each table; nil: it is a report of a host.
 type want map[string]uint64
+
+// controllerReport stands for every report of a controller: like a host's it says
+// itself what belongs to it, and there are many.
+var controllerReport = new(want)
 
 func readSpool(fsys spool.FS) (c contents, err error) {
 	c.Inspection, err = spool.Inspect(fsys, c.add)
@@ -56,7 +60,11 @@ func (c *contents) add(e spool.Entry) {
 	} else {
 		g.runs = append(g.runs, run{e.Seq, e.Seq})
 	}
-	if e.Kind != hub.KindHostReport {
+	switch e.Kind {
+	case hub.KindHostReport:
+	case hub.KindControllerReport:
+		g.wants[e.Seq] = controllerReport
+	default:
 		w := wantOf(e)
 		g.wants[e.Seq] = &w
 	}
@@ -73,6 +81,10 @@ func wantOf(e spool.Entry) want {
 	case hub.KindNotice:
 		if n, err := wire.DecodeNotice(e.Body); err == nil {
 			return want{"fleet_commits": uint64(len(n.Commits)), "events": uint64(len(n.Events))}
+		}
+	case hub.KindControllerEvent:
+		if _, err := wire.DecodeControllerEvent(e.Body); err == nil {
+			return want{"events": 1}
 		}
 	case hub.KindBlind:
 		if _, err := wire.DecodeBlind(e.Body); err == nil {

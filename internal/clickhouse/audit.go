@@ -13,11 +13,12 @@ type Tally struct {
 	Rows  uint64
 	Again uint64 // of Rows, those that are there more often than once
 
-	// Of host_reports only: the rows that the record has in other tables.
-	Guests, Items uint64
+	// Of host_reports and controller_reports only: the rows that the record has in
+	// other tables, of guests or apps and of what was left out.
+	Parts, Items uint64
 }
 
-// Span is what host_reports and rejected_reports hold of one volume and hour.
+// Span is what the tables of reports and rejected_reports hold of one volume and hour.
 type Span struct {
 	Range
 	Hour   time.Time
@@ -32,7 +33,11 @@ var again = map[string]string{
 	tableRejected: "1",
 	tableGuests:   "uniqExact(vmid)",
 	tableEvents:   "uniqExact(event_id)",
-	tableStates:   "uniqExact(host_id)",
+
+	tableControllers:      "1",
+	tableControllerBodies: "1",
+	tableApps:             "uniqExact(name)",
+	tableStates:           "uniqExact(host_id)",
 }
 
 // Tallies returns what a table holds of the records of a range, by sequence
@@ -46,8 +51,11 @@ func (db *DB) Tallies(ctx context.Context, table string, r Range, from, to time.
 		once = "uniqExact(cityHash64(*))"
 	}
 	expected := "toUInt64(0), toUInt64(0)"
-	if table == tableReports {
+	switch table {
+	case tableReports:
 		expected = "toUInt64(max(guest_total)), toUInt64(max(rejected_total))"
+	case tableControllers:
+		expected = "toUInt64(max(app_total)), toUInt64(max(rejected_total))"
 	}
 	sql := "SELECT spool_seq, count(), count() - " + once + ", " + expected + " FROM " + quoteName(table) +
 		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?"
@@ -68,7 +76,7 @@ func (db *DB) Tallies(ctx context.Context, table string, r Range, from, to time.
 		var seq uint64
 		var t Tally
 		var twice int64
-		if err := rows.Scan(&seq, &t.Rows, &twice, &t.Guests, &t.Items); err != nil {
+		if err := rows.Scan(&seq, &t.Rows, &twice, &t.Parts, &t.Items); err != nil {
 			return nil, err
 		}
 		t.Again = uint64(twice)
@@ -87,6 +95,8 @@ SELECT id, toStartOfHour(at) AS hour, min(seq), max(seq), max(at)
 FROM
 (
     SELECT toString(spool_id) AS id, spool_seq AS seq, received_at AS at FROM host_reports
+    UNION ALL
+    SELECT toString(spool_id) AS id, spool_seq AS seq, received_at AS at FROM controller_reports
     UNION ALL
     SELECT toString(spool_id) AS id, spool_seq AS seq, received_at AS at FROM rejected_reports
 )

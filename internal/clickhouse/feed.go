@@ -37,6 +37,22 @@ const (
     spool_seq,
     ` + version + ` AS version`
 
+	controllerLastValues = `guest_id,
+    host_id,
+    customer_id,
+    received_at AS last_report_at,
+    reported_at,
+    controller_version,
+    status,
+    cpu_percent,
+    memory_percent,
+    disk_percent,
+    uptime_seconds,
+    last_backup_at,
+    spool_id,
+    spool_seq,
+    ` + version + ` AS version`
+
 	keyLastValues = `max(received_at) AS last_used_at`
 
 	// version is greater the newer a row of the stream is.
@@ -45,13 +61,14 @@ const (
 
 // fragments are the texts that the schema shares with the code.
 var fragments = strings.NewReplacer(
-	"{{host_last}}", hostLastValues, "{{guest_last}}", guestLastValues, "{{key_last_values}}", keyLastValues,
-	"{{key_uses}}", keyUses)
+	"{{host_last}}", hostLastValues, "{{guest_last}}", guestLastValues, "{{controller_last}}", controllerLastValues,
+	"{{key_last_values}}", keyLastValues, "{{key_uses}}", hostKeyUses, "{{all_key_uses}}", keyUses)
 
 // feed is a latest-state table behind a table of the stream.
 type feed struct {
 	target string
 	values string // how its rows are computed
+	where  string // which rows of the stream count; empty: all
 	group  string // empty where each row of the stream makes one
 	keys   string // of its rows
 
@@ -61,11 +78,18 @@ type feed struct {
 
 var feeds = map[string][]feed{
 	tableReports: {
-		{"host_last", hostLastValues, "", "host_id", version, "version"},
-		{"key_last", "host_id, key_id, " + keyLastValues, " GROUP BY host_id, key_id", "host_id, key_id", "received_at", "last_used_at"},
+		{"host_last", hostLastValues, "", "", "host_id", version, "version"},
+		keyFeed,
 	},
-	tableGuests: {{"guest_last", guestLastValues, "", "host_id, vmid", version, "version"}},
+	tableGuests: {{"guest_last", guestLastValues, "", "", "host_id, vmid", version, "version"}},
+	tableControllers: {
+		{"controller_last", controllerLastValues, " AND guest_id != ''", "", "guest_id", version, "version"},
+		keyFeed,
+	},
 }
+
+// keyFeed tells the uses of keys, of both kinds of reports.
+var keyFeed = feed{"key_last", "host_id, key_id, " + keyLastValues, "", " GROUP BY host_id, key_id", "host_id, key_id", "received_at", "last_used_at"}
 
 // Refeed computes the latest-state rows of a range again and inserts them: a
 // crash between a part and its views leaves the views short. The newest row of a
@@ -83,7 +107,7 @@ func (db *DB) refeed(ctx context.Context, table string, f feed, r Range) error {
 	ctx, cancel := db.queryContext(ctx, ch.Settings{"async_insert": 0, "insert_deduplicate": 0})
 	defer cancel()
 	return db.conn.Exec(ctx, "INSERT INTO "+f.target+" SELECT "+f.values+" FROM "+table+
-		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?"+f.group, r.SpoolID.String(), r.First, r.Last)
+		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?"+f.where+f.group, r.SpoolID.String(), r.First, r.Last)
 }
 
 // RefeedSince computes the latest-state rows again of what was received at since
@@ -103,7 +127,7 @@ func (db *DB) RefeedSince(ctx context.Context, since time.Time) error {
 func (db *DB) refeedSince(ctx context.Context, table string, f feed, since time.Time) error {
 	ctx, cancel := db.queryContext(ctx, ch.Settings{"async_insert": 0, "insert_deduplicate": 0})
 	defer cancel()
-	received := " FROM " + table + " WHERE received_at >= fromUnixTimestamp64Milli(toInt64(@since))"
+	received := " FROM " + table + " WHERE received_at >= fromUnixTimestamp64Milli(toInt64(@since))" + f.where
 	newest := "SELECT " + f.keys + ", max(" + f.newest + ") AS newest" + received + " GROUP BY " + f.keys
 	told := "SELECT " + f.keys + ", max(" + f.last + ") FROM " + f.target + " GROUP BY " + f.keys
 	untold := "SELECT * FROM (" + newest + ") WHERE (" + f.keys + ", newest) NOT IN (" + told + ")"

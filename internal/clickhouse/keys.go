@@ -11,12 +11,22 @@ import (
 
 // keyUses gives the newest use of each key, in the words of the register. A
 // removal ends a key: what was used before it was another key of the same id.
-const keyUses = `SELECT owner, id AS key_id, max(used_at) AS last_used_at
+// hostKeyUses is what it was before customers' keys reported.
+const (
+	keyUses = keyUsesBegin + `
+            multiIf(startsWith(key_id, 'fleet/'), 'fleet', startsWith(key_id, 'customer/'), substring(key_id, 1, length(key_id) - position(reverse(toString(key_id)), '/')), concat('host/', host_id)) AS owner,
+            splitByChar('/', toString(key_id))[-1] AS id,` + keyUsesEnd
+
+	hostKeyUses = keyUsesBegin + `
+            if(startsWith(key_id, 'fleet/'), 'fleet', concat('host/', host_id)) AS owner,
+            if(startsWith(key_id, 'fleet/'), substring(key_id, 7), toString(key_id)) AS id,` + keyUsesEnd
+
+	keyUsesBegin = `SELECT owner, id AS key_id, max(used_at) AS last_used_at
     FROM
     (
-        SELECT
-            if(startsWith(key_id, 'fleet/'), 'fleet', concat('host/', host_id)) AS owner,
-            if(startsWith(key_id, 'fleet/'), substring(key_id, 7), toString(key_id)) AS id,
+        SELECT`
+
+	keyUsesEnd = `
             last_used_at AS used_at,
             toDateTime64(0, 3, 'UTC') AS removed_at
         FROM key_last
@@ -26,6 +36,7 @@ const keyUses = `SELECT owner, id AS key_id, max(used_at) AS last_used_at
     )
     GROUP BY owner, id
     HAVING last_used_at > max(removed_at)`
+)
 
 // KeyUses returns, by key id, received_at of the newest report that ClickHouse
 // has under each key of owner. A key without one is left out, and so is one that
@@ -38,7 +49,7 @@ func (db *DB) KeyUses(ctx context.Context, owner hub.Owner) (map[string]time.Tim
 }
 
 // LastKeyUses is KeyUses for every owner: it calls use once for each key, in no
-// order. Customers' keys report nothing yet.
+// order. Events are no use that it knows of.
 func (db *DB) LastKeyUses(ctx context.Context, use func(owner hub.Owner, keyID string, at time.Time)) error {
 	return db.keyUses(ctx, use, keyUses)
 }

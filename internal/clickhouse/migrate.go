@@ -207,9 +207,9 @@ func splitStatements(text string) []statement {
 // Retention is how long rows are kept, by the hub's receive time; 0 is for ever,
 // and so is half a century.
 type Retention struct {
-	Reports time.Duration // host_reports, rejected_items
-	Raw     time.Duration // host_report_bodies
-	Guests  time.Duration // guest_reports
+	Reports time.Duration // host_reports, controller_reports, rejected_items
+	Raw     time.Duration // host_report_bodies, controller_report_bodies
+	Guests  time.Duration // guest_reports, controller_apps
 	Events  time.Duration // events
 }
 
@@ -237,6 +237,9 @@ func (r Retention) tables() []lifetime {
 		{tableItems, "received_at", r.Reports},
 		{tableBodies, "received_at", r.Raw},
 		{tableGuests, "received_at", r.Guests},
+		{tableControllers, "received_at", r.Reports},
+		{tableControllerBodies, "received_at", r.Raw},
+		{tableApps, "received_at", r.Guests},
 		{tableEvents, "detected_at", r.Events},
 	}
 }

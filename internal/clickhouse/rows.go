@@ -69,6 +69,10 @@ type Batch struct {
 	overdue  deadlineStates
 	commits  fleetCommits
 	blind    blindTimes
+
+	controllers      controllerReports
+	controllerBodies controllerBodies
+	apps             controllerApps
 }
 
 // Table names, in the order in which a batch is inserted.
@@ -83,6 +87,10 @@ const (
 	tableOverdue  = "deadline_state"
 	tableCommits  = "fleet_commits"
 	tableBlind    = "hub_blind"
+
+	tableControllers      = "controller_reports"
+	tableControllerBodies = "controller_report_bodies"
+	tableApps             = "controller_apps"
 )
 
 // RejectedTable has the records that cannot become rows of the other tables.
@@ -93,7 +101,7 @@ const RejectedTable = tableRejected
 // come after what they are about. The last is [RejectedTable]: it takes what the
 // others refuse.
 func Tables() []string {
-	return []string{tableBodies, tableReports, tableGuests, tableItems, tableStates, tableOverdue, tableCommits, tableBlind, tableEvents, tableRejected}
+	return []string{tableBodies, tableReports, tableGuests, tableControllerBodies, tableControllers, tableApps, tableItems, tableStates, tableOverdue, tableCommits, tableBlind, tableEvents, tableRejected}
 }
 
 func (b *Batch) block(table string) block {
@@ -104,6 +112,12 @@ func (b *Batch) block(table string) block {
 		return &b.reports
 	case tableGuests:
 		return &b.guests
+	case tableControllers:
+		return &b.controllers
+	case tableControllerBodies:
+		return &b.controllerBodies
+	case tableApps:
+		return &b.apps
 	case tableItems:
 		return &b.items
 	case tableRejected:

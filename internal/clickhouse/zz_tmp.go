@@ -11,4 +11,3 @@ type GuestSuccess struct {
 	Present    bool
 }
 
-const tableControllers = "controller_reports"

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,7 +14,60 @@ import (
 	"felhom.eu/hub/internal/hub"
 )
 
-const reportStart = `{"host_id":"` + goldenHost + `","reported_at":"2026-06-08T09:15:00Z","agent_version":"0.3.0","host":{}`
+const (
+	reportStart     = `{"host_id":"` + goldenHost + `","reported_at":"2026-06-08T09:15:00Z","agent_version":"0.3.0","host":{}`
+	controllerStart = `{"customer_id":"acme","guest_id":"` + goldenHost + `/101","reported_at":"2026-06-08T09:16:00Z","controller_version":"1.12.0"`
+	eventStart      = `{"type":"backup_failed","severity":"warning","message":"no space left","guest_id":"` + goldenHost + `/101"`
+)
+
+// target is a route that takes what is sent, with a key and the beginning of a body
+// that it takes.
+type target struct {
+	path, key, start string
+	limit, status    int
+	own              map[string]string // further bodies that are refused
+}
+
+func targets() map[string]target {
+	in := strings.Replace
+	return map[string]target{
+		"host-report": {"/api/v1/host-report", "host/" + goldenHost, reportStart, 4 << 20, 200, map[string]string{
+			"duplicate identity key":                 `{"host_id":"acme-2",` + reportStart[1:] + "}",
+			"duplicate identity key, escaped":        `{"host\u005fid":"acme-2",` + reportStart[1:] + "}",
+			"duplicate key in host":                  in(reportStart, `"host":{}`, `"host":{"kernel":"a","kernel":"b"}`, 1) + "}",
+			"case-folded identity key":               reportStart + `,"HOST_ID":"x"}`,
+			"case-folded identity key (hoſt_id)":     reportStart + `,"hoſt_id":"x"}`,
+			"case-folded identity key (reported_at)": reportStart + `,"Reported_At":"x"}`,
+			"host does not decode":                   in(reportStart, `"host":{}`, `"host":7`, 1) + "}",
+		}},
+		"report": {"/api/v1/report", "customer/acme", controllerStart, 1 << 20, 200, map[string]string{
+			"duplicate identity key":                  `{"customer_id":"globex",` + controllerStart[1:] + "}",
+			"duplicate identity key, escaped":         `{"guest\u005fid":"acme-2/1",` + controllerStart[1:] + "}",
+			"case-folded identity key":                controllerStart + `,"CUSTOMER_ID":"acme"}`,
+			"case-folded identity key (gueſt_id)":     controllerStart + `,"gueſt_id":"acme-2/1"}`,
+			"case-folded identity key (reported_at)":  controllerStart + `,"Reported_At":"x"}`,
+			"a guest that is none":                    in(controllerStart, "/101", "/0", 1) + "}",
+			"a guest of another customer":             in(controllerStart, goldenHost, "globex-1", 1) + "}",
+			"a guest of a retired host":               in(controllerStart, goldenHost, "acme-3", 1) + "}",
+			"a guest of no host":                      in(controllerStart, goldenHost, "nobody", 1) + "}",
+			"a version of the wrong type":             in(controllerStart, `"1.12.0"`, "1", 1) + "}",
+			"no customer":                             in(controllerStart, "customer_id", "customer", 1) + "}",
+			"a customer whose name is none (control)": in(controllerStart, `"acme"`, `"ac\u0000me"`, 1) + "}",
+		}},
+		"event": {"/api/v1/event", "customer/acme", eventStart, 64 << 10, 202, map[string]string{
+			"duplicate key":               `{"type":"disk_full",` + eventStart[1:] + "}",
+			"case-folded key":             eventStart + `,"Type":"x"}`,
+			"a type of the switch":        in(eventStart, "backup_failed", "controller_recovered", 1) + "}",
+			"a type of the fleet":         in(eventStart, "backup_failed", "fleet_rejected", 1) + "}",
+			"a type that is on no list":   in(eventStart, "backup_failed", "hello", 1) + "}",
+			"a severity that is none":     in(eventStart, "warning", "error", 1) + "}",
+			"a message of the wrong type": in(eventStart, `"no space left"`, "7", 1) + "}",
+			"no message":                  in(eventStart, "message", "msg", 1) + "}",
+			"a time that is none":         eventStart + `,"at":"now"}`,
+			"a guest of another customer": in(eventStart, goldenHost, "globex-1", 1) + "}",
+		}},
+	}
+}
 
 // TestBadInput has the rows of the contract and of the design's table "HTTP" that
 // a well-behaved client would not send, byte for byte over TCP, each body plain
@@ -21,45 +75,48 @@ const reportStart = `{"host_id":"` + goldenHost + `","reported_at":"2026-06-08T0
 // are in TestRateLimitsHaveJitter, and what a decent client may send wrongly is in
 // TestReplies.
 func TestBadInput(t *testing.T) {
+	for name, to := range targets() {
+		t.Run(name, func(t *testing.T) { badInput(t, to) })
+	}
+}
+
+func badInput(t *testing.T, to target) {
 	f := serve(t)
-	for row, body := range map[string]string{
-		"duplicate identity key":                 `{"host_id":"acme-2",` + reportStart[1:] + "}",
-		"duplicate identity key, escaped":        `{"host\u005fid":"acme-2",` + reportStart[1:] + "}",
-		"duplicate key in host":                  strings.Replace(reportStart, `"host":{}`, `"host":{"kernel":"a","kernel":"b"}`, 1) + "}",
-		"case-folded identity key":               reportStart + `,"HOST_ID":"x"}`,
-		"case-folded identity key (hoſt_id)":     reportStart + `,"hoſt_id":"x"}`,
-		"case-folded identity key (reported_at)": reportStart + `,"Reported_At":"x"}`,
-		"trailing data":                          reportStart + "}{}",
-		"trailing byte":                          reportStart + "}x",
-		"depth 65":                               reportStart + `,"x":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + "}",
-		"depth 100,000":                          reportStart + `,"x":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + "}",
-		"bad UTF-8":                              reportStart + ",\"x\":\"\xff\"}",
-		"bad UTF-8 (surrogate)":                  reportStart + ",\"x\":\"\xed\xa0\x80\"}",
-		"lone surrogate":                         reportStart + `,"x":"\ud800"}`,
-		"NaN":                                    reportStart + `,"x":NaN}`,
-		"Infinity":                               reportStart + `,"x":-Infinity}`,
-		"not JSON":                               "host_id=x",
-		"empty":                                  "",
-		"not an object":                          "[" + reportStart + "}]",
-		"no identity":                            `{"host":{}}`,
-		"host does not decode":                   strings.Replace(reportStart, `"host":{}`, `"host":7`, 1) + "}",
-	} {
+	start := to.start
+	bodies := map[string]string{
+		"trailing data":         start + "}{}",
+		"trailing byte":         start + "}x",
+		"depth 65":              start + `,"x":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + "}",
+		"bad UTF-8":             start + ",\"x\":\"\xff\"}",
+		"bad UTF-8 (surrogate)": start + ",\"x\":\"\xed\xa0\x80\"}",
+		"lone surrogate":        start + `,"x":"\ud800"}`,
+		"NaN":                   start + `,"x":NaN}`,
+		"Infinity":              start + `,"x":-Infinity}`,
+		"not JSON":              "host_id=x",
+		"empty":                 "",
+		"not an object":         "[" + start + "}]",
+		"no identity":           `{"host":{}}`,
+	}
+	deep := min(100_000, to.limit/2-500)
+	bodies["depth 100,000, or what there is room for"] = start + `,"x":` + strings.Repeat("[", deep) + strings.Repeat("]", deep) + "}"
+	maps.Copy(bodies, to.own)
+	for row, body := range bodies {
 		t.Run(row, func(t *testing.T) {
 			for encoding, sent := range map[string][]byte{
 				"identity": []byte(body), "gzip": gzipped(t, gzip.BestSpeed, []byte(body)), "zstd": zstandard(t, 1<<20, []byte(body)),
 			} {
-				text := f.head("host/"+goldenHost, fmt.Sprintf("Content-Length: %d", len(sent)), "Content-Encoding: "+encoding) + string(sent)
+				text := f.headOf(to.path, to.key, fmt.Sprintf("Content-Length: %d", len(sent)), "Content-Encoding: "+encoding) + string(sent)
 				f.refused(t, encoding, text, 400)
 			}
 		})
 	}
-	key := "Authorization: Bearer " + f.keys["host/"+goldenHost].Reveal()
-	body := reportStart + "}"
+	key := "Authorization: Bearer " + f.keys[to.key].Reveal()
+	body := start + "}"
 	length := fmt.Sprintf("Content-Length: %d", len(body))
 	post := func(target string, headers ...string) string {
 		return "POST " + target + " HTTP/1.1\r\nHost: hub\r\n" + strings.Join(headers, "\r\n") + "\r\n\r\n" + body
 	}
-	const path = "/api/v1/host-report"
+	path := to.path
 	for _, c := range []struct {
 		row, text string
 		status    int
@@ -83,12 +140,15 @@ func TestBadInput(t *testing.T) {
 		{"stacked encodings in two headers", post(path, key, length, "Content-Encoding: gzip", "Content-Encoding: zstd"), 415},
 		{"no host header", "POST " + path + " HTTP/1.1\r\n" + key + "\r\n" + length + "\r\n\r\n" + body, 400},
 		{"another protocol", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400},
-		{"a body announced as over 4 MiB", post(path, key, "Content-Length: 4194305", "Expect: 100-continue"), 413},
+		{"a body announced as over the limit", post(path, key, fmt.Sprintf("Content-Length: %d", to.limit+1), "Expect: 100-continue"), 413},
 	} {
 		t.Run(c.row, func(t *testing.T) { f.refused(t, "raw", c.text, c.status) })
 	}
 	if n := len(f.records()); n != 0 {
 		t.Errorf("%d records were stored", n)
+	}
+	if a := f.send(request{path: path, key: to.key, body: []byte(body)}); a.status != to.status || len(f.records()) != 1 {
+		t.Errorf("without a fault: %d %s", a.status, a.body)
 	}
 }
 

@@ -203,7 +203,7 @@ func TestRefusalsAreTold(t *testing.T) {
 			told = append(told, h.HostID+" "+r.Reason)
 		}
 	}
-	want := []string{"nobody not_enrolled", goldenHost + " expired_key", goldenHost + " not_global", goldenHost + " not_json",
+	want := []string{"customer/acme customer_key", "nobody not_enrolled", goldenHost + " expired_key", goldenHost + " not_global", goldenHost + " not_json",
 		goldenHost + " encoding", goldenHost + " too_large", goldenHost + " other_host"}
 	if strings.Join(told, "\n") != strings.Join(want, "\n") {
 		t.Errorf("%q\nwant %q", told, want)

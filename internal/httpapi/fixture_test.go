@@ -172,7 +172,7 @@ func (f *fixture) makeFleet(blocked bool) *hub.Fleet {
 	golden.Keys = append(golden.Keys, key("expired", hub.HostOwner(goldenHost), "k0", time.Now().Add(-time.Hour)))
 	fleet, err := hub.NewFleet(hub.FleetSpec{
 		Keys:      []hub.Key{key("fleet", hub.FleetOwner(), "g1", time.Time{})},
-		Customers: []*hub.Customer{{Name: "globex"}, {Name: "acme", Blocked: blocked, Keys: []hub.Key{key("customer/acme", hub.CustomerOwner("acme"), "c1", time.Time{})}}},
+		Customers: []*hub.Customer{{Name: "globex", Keys: []hub.Key{key("customer/globex", hub.CustomerOwner("globex"), "c1", time.Time{})}}, {Name: "acme", Blocked: blocked, Keys: []hub.Key{key("customer/acme", hub.CustomerOwner("acme"), "c1", time.Time{}), key("customer/acme, expired", hub.CustomerOwner("acme"), "c0", time.Now().Add(-time.Hour))}}},
 		Hosts:     []*hub.Host{golden, host("acme-2", "acme", hub.Paused), host("acme-3", "acme", hub.Retired), host("acme-4", "acme", hub.Active), host("globex-1", "globex", hub.Active)},
 	})
 	if err != nil {

@@ -28,7 +28,8 @@ import (
 	"felhom.eu/hub/internal/hub"
 )
 
-// Reports decides about host reports; the methods are called in this order.
+// Reports decides about what hosts and controllers send; the methods are called in
+// this order.
 type Reports interface {
 	// Ready returns nil, or Unavailable while no fleet is in force.
 	Ready() error
@@ -41,6 +42,13 @@ type Reports interface {
 	// Accept returns the reply once the report is durable; customer is Admit's
 	// answer, and body the caller's again after the return.
 	Accept(ctx context.Context, key hub.Key, customer string, body []byte) (envelope []byte, retry bool, err error)
+
+	// AdmitController and AcceptController are Admit and Accept for reports of
+	// controllers, AdmitEvent and AcceptEvent for their events.
+	AdmitController(key hub.Key) (customer string, err error)
+	AcceptController(ctx context.Context, key hub.Key, customer string, body []byte) (reply []byte, retry bool, err error)
+	AdmitEvent(key hub.Key) (customer string, err error)
+	AcceptEvent(ctx context.Context, key hub.Key, customer string, body []byte) (reply []byte, retry bool, err error)
 
 	// Refused is told, at any point, of a request that is refused and whose key
 	// is known.
@@ -103,8 +111,10 @@ type Options struct {
 
 // Limits that are not for an operator to choose.
 const (
-	maxReportBytes = 4 << 20
-	maxMintBytes   = 64 << 10
+	maxReportBytes     = 4 << 20
+	maxControllerBytes = 1 << 20
+	maxEventBytes      = 64 << 10
+	maxMintBytes       = 64 << 10
 
 	// net/http reads up to 4 KiB beyond MaxHeaderBytes before it answers 431:
 	// together they are 16 KiB.

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,10 +16,23 @@ import (
 	"felhom.eu/hub/internal/wire"
 )
 
-// Public returns what agents reach.
+// Public returns what agents and controllers reach.
 func (s *Server) Public() http.Handler {
+	m := s.publicRoutes()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The router's own ServeHTTP would copy the request twice, to note in it
+		// the variables and the route; nothing here asks for them.
+		var match mux.RouteMatch
+		m.Match(r, &match) // always: there is a handler of what is not found
+		match.Handler.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) publicRoutes() *mux.Router {
 	m := mux.NewRouter().SkipClean(true).UseEncodedPath() // a path that is not exactly right is unknown
-	m.Handle("/api/v1/host-report", s.route("host-report", s.hostReport, http.MethodPost))
+	m.Handle("/api/v1/host-report", s.route("host-report", s.takeIn(hostReports), http.MethodPost))
+	m.Handle("/api/v1/report", s.route("report", s.takeIn(controllerReports), http.MethodPost))
+	m.Handle("/api/v1/event", s.route("event", s.takeIn(controllerEvents), http.MethodPost))
 	m.Handle("/api/v1/admin/hosts", s.route("admin-hosts", s.mint, http.MethodPost))
 	if s.o.Webhook != nil {
 		m.Handle(webhookPath, s.webhook())
@@ -27,13 +41,7 @@ func (s *Server) Public() http.Handler {
 		m.Handle(selfprobe.Path, s.route("probe", s.probe, http.MethodPost))
 	}
 	m.NotFoundHandler = s.route("-", notFound)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The router's own ServeHTTP would copy the request twice, to note in it
-		// the variables and the route; nothing here asks for them.
-		var match mux.RouteMatch
-		m.Match(r, &match) // always: there is a handler of what is not found
-		match.Handler.ServeHTTP(w, r)
-	})
+	return m
 }
 
 // Admin returns what operators reach. It only reads.
@@ -57,30 +65,46 @@ func notFound(*http.Request) reply {
 	return problem(http.StatusNotFound, &hub.Error{Reason: "not_found", Message: "there is nothing at this path"})
 }
 
-// hostReport takes the report of a host.
-func (s *Server) hostReport(r *http.Request) reply {
-	key, err := s.authorise(r)
-	customer := ""
-	if err == nil {
-		customer, err = s.o.Reports.Admit(key)
+// intake is one kind of what is taken in: reports of hosts and of controllers, and
+// controllers' events.
+type intake struct {
+	admit  func(r Reports, key hub.Key) (customer string, err error)
+	accept func(r Reports, ctx context.Context, key hub.Key, customer string, body []byte) (answer []byte, retry bool, err error)
+	limit  int // of a body, in bytes
+	status int // of the reply
+}
+
+var (
+	hostReports       = intake{Reports.Admit, Reports.Accept, maxReportBytes, http.StatusOK}
+	controllerReports = intake{Reports.AdmitController, Reports.AcceptController, maxControllerBytes, http.StatusOK}
+	controllerEvents  = intake{Reports.AdmitEvent, Reports.AcceptEvent, maxEventBytes, http.StatusAccepted}
+)
+
+func (s *Server) takeIn(in intake) func(*http.Request) reply {
+	return func(r *http.Request) reply {
+		key, err := s.authorise(r)
+		customer := ""
+		if err == nil {
+			customer, err = in.admit(s.o.Reports, key)
+		}
+		if err != nil {
+			return s.refuse(r, key, err)
+		}
+		body, err := s.bodies.read(r, customer, in.limit)
+		defer body.release()
+		if err != nil {
+			return s.refuse(r, key, err)
+		}
+		answer, retry, err := in.accept(s.o.Reports, r.Context(), key, customer, body.bytes)
+		if err != nil {
+			return s.refuse(r, key, err)
+		}
+		reason := "accepted"
+		if retry {
+			reason = "retry"
+		}
+		return reply{status: in.status, reason: reason, contentType: jsonType, body: answer}
 	}
-	if err != nil {
-		return s.refuse(r, key, err)
-	}
-	body, err := s.bodies.read(r, customer, maxReportBytes)
-	defer body.release()
-	if err != nil {
-		return s.refuse(r, key, err)
-	}
-	envelope, retry, err := s.o.Reports.Accept(r.Context(), key, customer, body.bytes)
-	if err != nil {
-		return s.refuse(r, key, err)
-	}
-	reason := "accepted"
-	if retry {
-		reason = "retry"
-	}
-	return reply{status: http.StatusOK, reason: reason, contentType: jsonType, body: envelope}
 }
 
 var (

@@ -34,7 +34,11 @@ func (f *fixture) raw(text string) net.Conn {
 }
 
 func (f *fixture) head(key string, more ...string) string {
-	lines := append([]string{"POST /api/v1/host-report HTTP/1.1", "Host: hub"}, more...)
+	return f.headOf("/api/v1/host-report", key, more...)
+}
+
+func (f *fixture) headOf(path, key string, more ...string) string {
+	lines := append([]string{"POST " + path + " HTTP/1.1", "Host: hub"}, more...)
 	if key != "" {
 		lines = append(lines, "Authorization: Bearer "+f.keys[key].Reveal())
 	}
@@ -161,7 +165,10 @@ func (f *fixture) metric(name string) string {
 }
 
 // panicking stands for a mistake anywhere behind the handler.
-type panicking struct{ with func(body []byte) any }
+type panicking struct {
+	httpapi.Reports
+	with func(body []byte) any
+}
 
 func (panicking) Ready() error                                 { return nil }
 func (panicking) Identify(string, netip.Addr) (hub.Key, error) { return hub.Key{ID: "k1"}, nil }
@@ -179,7 +186,7 @@ func TestI23_PanicsAreContainedAndTellNothing(t *testing.T) {
 		"index": func([]byte) (r any) { defer func() { r = recover() }(); return []int{}[len(name(0))] },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := serve(t, func(s *settings) { s.http.Reports = panicking{with} })
+			f := serve(t, func(s *settings) { s.http.Reports = panicking{with: with} })
 			a := f.send(request{key: "fleet", body: []byte("private matters")})
 			if a.status != 500 {
 				t.Errorf("%d %s", a.status, a.body)

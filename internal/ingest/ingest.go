@@ -9,6 +9,8 @@
 //
 // A report sent again is recognised by [recent]: it is answered like the first
 // and leaves neither a row nor a sign of life.
+//
+// What controllers send passes the same steps, with its own Admit and Accept.
 package ingest
 
 import (
@@ -70,6 +72,9 @@ type Acceptor struct {
 	applied   *hub.Fleet // of FleetApplied alone
 	open      []byte     // envelope
 	blocked   []byte     // envelope for a blocked customer's hosts
+
+	controllers map[bool][]byte // replies to controllers, by whether the customer is blocked
+	event       []byte          // reply to an event
 }
 
 // New makes an Acceptor.
@@ -98,6 +103,9 @@ func New(o Options) *Acceptor {
 		lockouts:  newLockouts(),
 		open:      wire.Envelope(o.PollInterval, false),
 		blocked:   wire.Envelope(o.PollInterval, true),
+
+		controllers: map[bool][]byte{false: wire.ControllerReply(false), true: wire.ControllerReply(true)},
+		event:       wire.EventReply(),
 	}
 }
 
@@ -148,9 +156,7 @@ func (a *Acceptor) Identify(authorization string, from netip.Addr) (hub.Key, err
 	if digest != (hub.Digest{}) {
 		a.lockouts.refused(digest, key, now)
 	}
-	if key.Owner.Kind == hub.OwnerHost {
-		a.refusals.note(key.Owner.Name, err, now)
-	}
+	a.refusals.of(key, err, now)
 	return key, a.Failed(from, err)
 }
 
@@ -261,7 +267,7 @@ func (a *Acceptor) Accept(ctx context.Context, key hub.Key, customer string, bod
 		}
 	}
 	retry, err = a.recent.once(ctx, host.ID, body, func() (hub.Receipt, error) {
-		return a.append(ctx, host, key, body)
+		return a.append(ctx, spool.Record{Kind: hub.KindHostReport, HostID: host.ID, CustomerID: host.Customer, KeyID: keyName(key), Body: body})
 	})
 	if err != nil {
 		return nil, false, err
@@ -275,37 +281,36 @@ func (a *Acceptor) Accept(ctx context.Context, key hub.Key, customer string, bod
 
 // append writes the record. It does not end with the request: others may wait
 // for the same bytes, and body must stay untouched until the spool is done.
-func (a *Acceptor) append(ctx context.Context, host *hub.Host, key hub.Key, body []byte) (hub.Receipt, error) {
-	if len(body) > largeBody && a.nearlyFull() {
+func (a *Acceptor) append(ctx context.Context, record spool.Record) (hub.Receipt, error) {
+	if len(record.Body) > largeBody && a.nearlyFull() {
 		return hub.Receipt{}, errNearlyFull
 	}
 	a.progress.begin(a.now)
 	defer a.progress.end(a.now)
-	receipts, err := a.spool.Append(context.WithoutCancel(ctx), spool.Record{
-		Kind: hub.KindHostReport, HostID: host.ID, CustomerID: host.Customer, KeyID: keyName(key), Body: body,
-	})
+	receipts, err := a.spool.Append(context.WithoutCancel(ctx), record)
 	if err != nil {
 		return hub.Receipt{}, err
 	}
 	return receipts[0], nil
 }
 
-// keyName is what rows say about the key: its id, which is unique within its
-// host; global keys are told apart by "fleet/".
+// keyName is what rows say about the key: of a host's the id, which is unique within
+// its host; customers' and global keys are told apart by their owner before it.
 func keyName(key hub.Key) string {
-	if key.Owner.Kind == hub.OwnerFleet {
-		return key.Owner.String() + "/" + key.ID
+	if key.Owner.Kind == hub.OwnerHost {
+		return key.ID
 	}
-	return key.ID
+	return key.Owner.String() + "/" + key.ID
 }
 
-// LastSeen returns the receipt of the newest report of a host that was
-// accepted, is in the spool, or stands in a restored snapshot. Retries do not
-// count.
+// LastSeen returns the receipt of the newest report of a host, or of the controller
+// in a guest by the guest's id, that was accepted, is in the spool, or stands in a
+// restored snapshot. Retries do not count, and neither do events.
 func (a *Acceptor) LastSeen(hostID string) (hub.Receipt, bool) { return a.recent.last(hostID) }
 
-// FirstSeen returns received_at of a host's first report after an instant; false where
-// there is none, or where so many came since that it is not known which was first.
+// FirstSeen returns received_at of the first report after an instant of a host or, by
+// the guest's id, a controller; false where there is none, or where so many came since
+// that it is not known which was first.
 func (a *Acceptor) FirstSeen(hostID string, after time.Time) (time.Time, bool) {
 	return a.recent.first(hostID, after)
 }
@@ -313,8 +318,8 @@ func (a *Acceptor) FirstSeen(hostID string, after time.Time) (time.Time, bool) {
 // Recover learns of a record that the spool holds. Entries may come in any
 // order, more than once, and before or after Restore.
 func (a *Acceptor) Recover(e spool.Entry) {
-	if e.Kind == hub.KindHostReport {
-		a.recent.insert(e.HostID, sumOf(e.Body), e.Receipt)
+	if sender, ok := senderOf(e.Record); ok {
+		a.recent.insert(sender, sumOf(e.Body), e.Receipt)
 	}
 }
 

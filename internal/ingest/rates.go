@@ -41,6 +41,26 @@ func (l *limiters) allow(name string, now time.Time) (wait time.Duration, ok boo
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	bucket := l.bucket(name, now)
+	if bucket.AllowN(now, 1) {
+		return 0, true
+	}
+	return l.until(1 - bucket.TokensAt(now)), false
+}
+
+// left is allow, but takes nothing.
+func (l *limiters) left(name string, now time.Time) (wait time.Duration, ok bool) {
+	if l.limit <= 0 {
+		return 0, true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	missing := 1 - l.bucket(name, now).TokensAt(now)
+	return l.until(missing), missing <= 0
+}
+
+// bucket must be called with the lock held.
+func (l *limiters) bucket(name string, now time.Time) *rate.Limiter {
 	if now.Sub(l.turnedAt) >= l.span {
 		l.old, l.young, l.turnedAt = l.young, make(map[string]*rate.Limiter), now
 	}
@@ -51,11 +71,12 @@ func (l *limiters) allow(name string, now time.Time) (wait time.Duration, ok boo
 		}
 		l.young[name] = bucket
 	}
-	if bucket.AllowN(now, 1) {
-		return 0, true
-	}
-	missing := 1 - bucket.TokensAt(now)
-	return time.Duration(missing / float64(l.limit) * float64(time.Second)), false
+	return bucket
+}
+
+// until returns how long a bucket takes to have so many more tokens.
+func (l *limiters) until(tokens float64) time.Duration {
+	return time.Duration(tokens / float64(l.limit) * float64(time.Second))
 }
 
 // Failures of one network: enough for a fleet behind one address whose keys all

@@ -70,11 +70,15 @@ func (h *history) knows(s sum) bool {
 	return slices.ContainsFunc(h.top[:h.n], func(a accepted) bool { return a.sum == s })
 }
 
-// recent is the index of each host's newest accepted reports, by which a report
-// sent again is recognised (I17).
+// recent is the index of each sender's newest accepted reports, by which a report
+// sent again is recognised (I17). A sender is a host, or one of those in
+// controllers.go; events stand apart from reports, so that they are no signs of life.
 type recent struct {
 	seed   maphash.Seed
 	shards [64]shard
+
+	mu  sync.Mutex
+	new []string // guests whose controller was first heard since newcomers was called
 }
 
 type shard struct {
@@ -143,7 +147,7 @@ func (r *recent) once(ctx context.Context, host string, body []byte, write func(
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if own.err == nil {
-			s.insert(host, key.sum, receipt)
+			r.add(s, host, key.sum, receipt)
 		}
 		delete(s.flights, key)
 		if own.done != nil {
@@ -158,15 +162,17 @@ func (r *recent) insert(host string, body sum, receipt hub.Receipt) {
 	s := r.shard(host)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.insert(host, body, receipt)
+	r.add(s, host, body, receipt)
 }
 
-// insert must be called with the lock held.
-func (s *shard) insert(host string, body sum, receipt hub.Receipt) {
+// add must be called with the shard's lock held.
+func (r *recent) add(s *shard, host string, body sum, receipt hub.Receipt) {
 	h := s.hosts[host]
 	if h == nil {
 		h = new(history)
-		s.hosts[strings.Clone(host)] = h // host may be a part of something large
+		host = strings.Clone(host) // it may be a part of something large
+		s.hosts[host] = h
+		r.firstHeard(host)
 	}
 	h.insert(accepted{receipt.ReceivedAt.UnixMilli(), receipt.Seq, body}, receipt.SpoolID)
 }
@@ -269,7 +275,7 @@ func (r *recent) restore(b []byte) error {
 		s := r.shard(host)
 		s.mu.Lock()
 		for i := range h.n {
-			s.insert(host, h.top[i].sum, hub.Receipt{
+			r.add(s, host, h.top[i].sum, hub.Receipt{
 				Position:   hub.Position{SpoolID: h.spoolID, Seq: h.top[i].seq},
 				ReceivedAt: time.UnixMilli(h.top[i].at),
 			})

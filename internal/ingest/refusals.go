@@ -19,9 +19,10 @@ const (
 	refusedHours   = 24
 )
 
-// RefusedHost is a host whose posts were refused in the last day.
+// RefusedHost is a host whose posts were refused in the last day, or a customer of
+// whose controllers it is true.
 type RefusedHost struct {
-	HostID  string
+	HostID  string // of a customer its owner's text, as "customer/acme"
 	Count   int
 	Last    time.Time
 	Reasons []Refusal // latest first, one for each reason
@@ -146,21 +147,32 @@ func (h *refusedHost) told(now time.Time) RefusedHost {
 }
 
 // Refused is told of every request that was refused although its key is valid.
-// It counts those of a host's own key that do not pass by themselves. (What only
-// the steps know is counted by them: an expired key, and the host that a global
-// key's body names.)
+// It counts those of a host's or a customer's own key that do not pass by themselves.
+// (What only the steps know is counted by them: an expired key, and the host that a
+// global key's body names.)
 func (a *Acceptor) Refused(key hub.Key, err error) {
 	var e *hub.Error
-	if key.Owner.Kind != hub.OwnerHost || !errors.As(err, &e) {
+	if !errors.As(err, &e) {
 		return
 	}
 	switch e.Code {
 	case hub.Invalid, hub.Forbidden, hub.TooLarge, hub.Unsupported:
-		a.refusals.note(key.Owner.Name, e, a.now())
+		a.refusals.of(key, e, a.now())
 	}
 }
 
-// RefusedHosts returns the hosts whose posts were refused in the last day, latest
-// first: those refused for an expired key, for another host's report, or for a
-// body that cannot be taken. It says nothing of rates and of the hub's own troubles.
+// of counts a refusal of a key of a host or a customer. Who shows a global key is not
+// known.
+func (r *refusals) of(key hub.Key, err *hub.Error, now time.Time) {
+	switch key.Owner.Kind {
+	case hub.OwnerHost:
+		r.note(key.Owner.Name, err, now)
+	case hub.OwnerCustomer:
+		r.note(key.Owner.String(), err, now)
+	}
+}
+
+// RefusedHosts returns the hosts, and the customers of controllers, whose posts were
+// refused in the last day, latest first: those refused for an expired key, for
+// another's report, or for a body that cannot be taken. It says nothing of rates and of the hub's own troubles.
 func (a *Acceptor) RefusedHosts() []RefusedHost { return a.refusals.list(a.now()) }

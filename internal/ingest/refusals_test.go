@@ -41,18 +41,18 @@ func TestRefusedHosts(t *testing.T) {
 	send("host/acme-1", body("acme-1", 1)) // over the rate: passes by itself
 	send("expired", body("acme-1", 1))
 	send("expired", body("acme-1", 1))
-	send("customer/acme", body("acme-1", 1)) // no host is known
+	send("customer/acme", body("acme-1", 1))
 	send("host/acme-2", []byte("nonsense"))
 	send("fleet", []byte("nonsense")) // no host is known
 	send("fleet", body("nobody", 1))
 	f.Refused(f.key(t, hub.HostOwner("acme-2"), "k1"), fmt.Errorf("wrapped: %w", &hub.Error{Code: hub.TooLarge, Reason: "too_large"}))
 	f.Refused(f.key(t, hub.HostOwner("acme-2"), "k1"), &hub.Error{Code: hub.Unavailable, Reason: "spool_full"})
 	f.Refused(f.key(t, hub.HostOwner("acme-2"), "k1"), fmt.Errorf("a mistake of the hub"))
-	const want = "acme-2 2: too_large 1 not_json 1\nnobody 1: not_enrolled 1\nacme-1 3: expired_key 2 other_host 1\n"
+	const want = "acme-2 2: too_large 1 not_json 1\nnobody 1: not_enrolled 1\ncustomer/acme 1: customer_key 1\nacme-1 3: expired_key 2 other_host 1\n"
 	if got := tell(f.RefusedHosts()); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
-	if first := f.RefusedHosts()[2].Reasons[0]; first.Code != hub.Unauthorized || first.Message != badKey || !first.Last.Equal(start) {
+	if first := f.RefusedHosts()[3].Reasons[0]; first.Code != hub.Unauthorized || first.Message != badKey || !first.Last.Equal(start) {
 		t.Errorf("%+v", first)
 	}
 }

@@ -259,6 +259,18 @@ func decode(e spool.Entry) entry {
 			row := clickhouse.ReportRow{Receipt: e.Receipt, CustomerID: e.CustomerID, KeyID: e.KeyID, Body: e.Body, Report: report}
 			return entry{Entry: e, items: report.Rejected, add: func(b *clickhouse.Batch) { b.AddReport(row) }}
 		}
+	case hub.KindControllerReport:
+		var report *hub.ControllerReport
+		if report, err = wire.DecodeControllerReport(e.Body); err == nil {
+			row := clickhouse.ControllerRow{Receipt: e.Receipt, CustomerID: e.CustomerID, KeyID: e.KeyID, Body: e.Body, Report: report}
+			return entry{Entry: e, items: report.Rejected, add: func(b *clickhouse.Batch) { b.AddControllerReport(row) }}
+		}
+	case hub.KindControllerEvent:
+		var sent *hub.ControllerEvent
+		if sent, err = wire.DecodeControllerEvent(e.Body); err == nil {
+			event := sent.Event(e.CustomerID, e.Receipt)
+			return entry{Entry: e, month: monthOf([]hub.Event{event}), add: func(b *clickhouse.Batch) { b.AddControllerEvent(e.Receipt, event) }}
+		}
 	case hub.KindDecision:
 		var d hub.Decision
 		if d, err = wire.DecodeDecision(e.Body); err == nil {

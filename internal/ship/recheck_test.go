@@ -40,7 +40,8 @@ func (c *counting) Insert(ctx context.Context, b *clickhouse.Batch, table, token
 
 // appendKinds puts records of every kind into the spool: of an accepted report
 // with and without guests and with parts that are left out, of a report and a kind
-// that become no rows, of a decision without events, and of a notice.
+// that become no rows, of a decision without events, of a notice, and of controllers'
+// reports with and without a guest and an event of theirs.
 func (f *fixture) appendKinds() {
 	f.t.Helper()
 	at := time.Date(2026, 6, 8, 9, 15, 0, 0, time.UTC)
@@ -59,7 +60,15 @@ func (f *fixture) appendKinds() {
 		return spool.Record{Kind: hub.KindHostReport, HostID: host, CustomerID: "acme", KeyID: "k1", Body: fmt.Appendf(nil,
 			`{"host_id":%q,"reported_at":"2026-06-08T09:15:00Z","agent_version":"1","host":{},"guests":%s}`, host, guests)}
 	}
+	controller := func(guest, body string) spool.Record {
+		return spool.Record{Kind: hub.KindControllerReport, HostID: guest, CustomerID: "acme", KeyID: "customer/acme/c1", Body: fmt.Appendf(nil,
+			`{"customer_id":"acme","reported_at":"2026-06-08T09:15:00Z","controller_version":"1",%s}`, body)}
+	}
 	if _, err := f.sp.Append(context.Background(),
+		controller("acme-9/101", `"guest_id":"acme-9/101","apps":[{"name":"web"},{"name":"mail"},{}],"cpu_percent":101`), controller("", `"apps":[]`),
+		spool.Record{Kind: hub.KindControllerReport, HostID: "acme-9/102", CustomerID: "acme", Body: []byte(`{"no":"report"}`)},
+		spool.Record{Kind: hub.KindControllerEvent, HostID: "acme-9/101", CustomerID: "acme", KeyID: "customer/acme/c1", Body: []byte(
+			`{"type":"backup_failed","severity":"warning","message":"no space left","guest_id":"acme-9/101"}`)},
 		report("acme-8", "[]"), report("acme-9", `["private",{"vmid":1},7]`),
 		spool.Record{Kind: hub.KindHostReport, HostID: "acme-9", CustomerID: "acme", Body: []byte(`{"no":"report"}`)},
 		spool.Record{Kind: 99, Body: []byte("of a newer hub")},
@@ -80,6 +89,7 @@ func (f *fixture) contents() string {
 	parts = append(parts,
 		"SELECT 'host_last', count(), toString(sum(cityHash64(formatRow('TSV', *)))) FROM host_last FINAL",
 		"SELECT 'guest_last', count(), toString(sum(cityHash64(formatRow('TSV', *)))) FROM guest_last FINAL",
+		"SELECT 'controller_last', count(), toString(sum(cityHash64(formatRow('TSV', *)))) FROM controller_last FINAL",
 		"SELECT 'key_last', count(), toString(sum(cityHash64(*))) FROM (SELECT host_id, key_id, max(last_used_at) FROM key_last GROUP BY host_id, key_id)")
 	var text string
 	if err := f.conn.QueryRow(f.t.Context(), "SELECT arrayStringConcat(arraySort(groupArray(concat(t, ' ', toString(n), ' ', h))), '\n') FROM ("+
@@ -102,7 +112,7 @@ func (f *fixture) lose(statements ...string) {
 // everything loses all rows of all tables.
 func everything() []string {
 	var statements []string
-	for _, table := range append(clickhouse.Tables(), "host_last", "guest_last", "key_last") {
+	for _, table := range append(clickhouse.Tables(), "host_last", "guest_last", "controller_last", "key_last") {
 		statements = append(statements, "TRUNCATE TABLE "+table)
 	}
 	return statements
@@ -177,7 +187,7 @@ func TestI14_LostRowsComeBackOnce(t *testing.T) {
 		"states and events":   {"TRUNCATE TABLE events", "TRUNCATE TABLE switch_state", "TRUNCATE TABLE fleet_commits"},
 		"what was left out":   {"TRUNCATE TABLE rejected_items", "TRUNCATE TABLE rejected_reports"},
 		"the newest":          {"ALTER TABLE host_reports DELETE WHERE spool_seq > 1000", "ALTER TABLE guest_reports DELETE WHERE spool_seq > 1100"},
-		"the latest state":    {"TRUNCATE TABLE host_last", "TRUNCATE TABLE guest_last", "TRUNCATE TABLE key_last"},
+		"the latest state":    {"TRUNCATE TABLE host_last", "TRUNCATE TABLE guest_last", "TRUNCATE TABLE controller_last", "TRUNCATE TABLE key_last"},
 		"a part of it":        {"ALTER TABLE host_last DELETE WHERE host_id = 'acme-3'", "ALTER TABLE guest_last DELETE WHERE vmid > 1500"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,19 +6,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
-	"unsafe"
 
 	"felhom.eu/hub/internal/hub"
 )
 
 const (
-	maxDepth            = 64
-	maxAgentVersion     = 64 // characters
 	maxCloudflared      = 32 // characters
-	maxRejectedItem     = 1 << 10
-	maxRejected         = 1000 // per report, so that a body of bad items stays small in memory
 	maxMaintenanceAhead = 24 * time.Hour
 )
 
@@ -38,7 +32,7 @@ func DecodeReport(body []byte, receivedAt time.Time) (*hub.Report, error) {
 	if err := d.read(textOf(body)); err != nil {
 		return nil, err
 	}
-	d.noteUnlisted()
+	d.report.Rejected = d.rejects()
 	return &d.report, nil
 }
 
@@ -46,75 +40,42 @@ func DecodeReport(body []byte, receivedAt time.Time) (*hub.Report, error) {
 // error for one that it does not, at a quarter of the price: nothing is read that
 // cannot refuse a report, and the body is not copied.
 func CheckReport(body []byte) (hostID string, err error) {
-	d := decoder{identityOnly: true}
+	d := decoder{reader: reader{identityOnly: true}}
 	err = d.read(textOf(body))
 	return strings.Clone(d.report.HostID), err
 }
 
-// textOf and bytesOf look at the same memory in the other way: nobody may write to
-// it. Copies of every body and of every guest's specification were most of what
-// reading allocated.
-func textOf(body []byte) string { return unsafe.String(unsafe.SliceData(body), len(body)) }
-
-func bytesOf(text string) []byte { return unsafe.Slice(unsafe.StringData(text), len(text)) }
-
-// read judges the whole text before any of its parts: a mistake of syntax goes
-// before all others.
 func (d *decoder) read(text string) error {
-	deepest, valid := scan(text, d.member)
-	switch {
-	case !valid:
-		return invalid("not_json", "the body is not one valid JSON text in UTF-8")
-	case deepest > maxDepth:
-		return invalid("too_deep", "the body nests deeper than 64 levels")
-	case text[skipSpace(text, 0)] != '{':
-		return invalid("not_object", "the body is not a JSON object")
-	case d.err != nil:
-		return d.err
-	case !d.hasID || !d.hasTime || !d.hasVersion || !d.hasHost:
+	if err := d.reader.read(text, d.readMember); err != nil {
+		return err
+	}
+	if !d.hasID || !d.hasTime || !d.hasVersion || !d.hasHost {
 		return invalid("identity", "host_id, reported_at, agent_version and host are required")
 	}
 	return nil
 }
 
-func invalid(reason, message string) error {
-	return &hub.Error{Code: hub.Invalid, Reason: reason, Message: message}
-}
-
-// decoder reads one report, a member of the top level at a time. Methods that
-// return an error refuse the whole report; the others call reject.
+// decoder reads one report of a host.
 type decoder struct {
-	cursor       // over the value of the member
-	report       hub.Report
-	receivedAt   time.Time
-	identityOnly bool // items and sections, which never refuse a report, are passed over
-	vmids        set[uint32]
-	unlisted     int // rejected beyond maxRejected
+	reader
+	report     hub.Report
+	receivedAt time.Time
+	vmids      set[uint32]
 
-	names                               set[string] // at the top level
 	hasID, hasTime, hasVersion, hasHost bool
-	err                                 error // the first that refuses the report
 }
 
-// member reads a member of the top level.
-func (d *decoder) member(name, value string) {
-	if d.err == nil {
-		d.cursor = cursor{text: value}
-		d.err = d.readMember(unquote(name))
-	}
-}
-
+// readMember reads a member of the top level.
 func (d *decoder) readMember(name string) (err error) {
-	if !d.names.add(name) {
-		return invalid("duplicate_name", "a name stands twice at the top level")
-	}
 	switch name {
 	case "host_id":
 		d.hasID, err = true, d.hostID()
 	case "reported_at":
-		d.hasTime, err = true, d.reportedAt()
+		d.hasTime = true
+		d.report.ReportedAt, err = d.reportedAt()
 	case "agent_version":
-		d.hasVersion, err = true, d.agentVersion()
+		d.hasVersion = true
+		d.report.AgentVersion, err = d.version(name)
 	case "host":
 		d.hasHost, err = true, d.host()
 	case "guests":
@@ -126,7 +87,7 @@ func (d *decoder) readMember(name string) (err error) {
 	default:
 		if empty, ok := newItem[name]; ok {
 			d.list(name, func() error { return d.readItem(empty()) })
-		} else if foldsToIdentity(name) {
+		} else if foldsTo(name, "host_id", "reported_at", "host") {
 			err = invalid("folded_name", "a name differs from host_id, reported_at or host only in case or by folding")
 		}
 	}
@@ -140,34 +101,6 @@ func (d *decoder) hostID() error {
 	}
 	d.report.HostID = id
 	return nil
-}
-
-func (d *decoder) reportedAt() error {
-	said, ok := d.stringValue()
-	at, err := parseTime(said)
-	if !ok || err != nil {
-		return invalid("identity", "reported_at is not an RFC 3339 time")
-	}
-	d.report.ReportedAt = at
-	return nil
-}
-
-func (d *decoder) agentVersion() error {
-	version, ok := d.stringValue()
-	if !ok || utf8.RuneCountInString(version) > maxAgentVersion {
-		return invalid("identity", "agent_version is a string of at most 64 characters")
-	}
-	d.report.AgentVersion = version
-	return nil
-}
-
-// stringValue consumes the value ahead; ok says that it is a string.
-func (d *decoder) stringValue() (said string, ok bool) {
-	raw := d.value()
-	if raw[0] != '"' {
-		return "", false
-	}
-	return unquote(raw), true
 }
 
 // parseTime reads RFC 3339. time.Time.UnmarshalText also takes an hour of one
@@ -186,18 +119,6 @@ func parseTime(text string) (at time.Time, err error) {
 }
 
 var errNotRFC3339 = errors.New("not an RFC 3339 time")
-
-// foldsToIdentity reports whether case or Unicode folding makes name equal to
-// one of the names that identify a report.
-func foldsToIdentity(name string) bool {
-	folded := ligatures.Replace(strings.Map(func(r rune) rune {
-		return unicode.ToLower(unicode.ToUpper(r)) // ſ, K and ı go both ways
-	}, name))
-	return folded == "host_id" || folded == "reported_at" || folded == "host"
-}
-
-// ligatures are the full foldings that produce letters of those names.
-var ligatures = strings.NewReplacer("ﬅ", "st", "ﬆ", "st")
 
 // host reads the object "host". null is an absent value, as anywhere.
 func (d *decoder) host() error {
@@ -340,48 +261,6 @@ func (d *decoder) loadAverage() ([]float64, error) {
 	return nil, nil
 }
 
-// list reads a section that is a list: each call of item consumes one element
-// and says why it does not count, or nil. Absent, null and empty are the same.
-func (d *decoder) list(section string, item func() error) {
-	switch kind := d.kind(); {
-	case d.identityOnly, kind == 'n':
-		return
-	case kind == '[':
-	default:
-		d.reject(section, -1, "not a list", d.value())
-		return
-	}
-	position := 0
-	for d.enter(); d.more(); position++ {
-		start := d.pos
-		if err := item(); err != nil {
-			d.reject(section, position, err.Error(), d.text[start:d.pos])
-		}
-	}
-}
-
-// section reads an optional object whose mistakes never cost the report.
-func (d *decoder) section(name string, read func(object cursor) error) {
-	if d.identityOnly {
-		return
-	}
-	raw, unique := d.uniqueValue()
-	var err error
-	switch {
-	case raw[0] == 'n':
-		return
-	case raw[0] != '{':
-		err = errNotObject
-	case !unique:
-		err = errNameTwice
-	default:
-		err = read(cursor{text: raw})
-	}
-	if err != nil {
-		d.reject(name, -1, err.Error(), raw)
-	}
-}
-
 // Why an item does not count. The texts are stored: they never quote the body.
 var (
 	errNotObject    = errors.New("not an object")
@@ -496,32 +375,4 @@ func (d *decoder) maintenance(object cursor) error {
 		d.report.MaintenanceUntil, d.report.MaintenanceReason = &until, reason
 	}
 	return err
-}
-
-// reject notes a part of the report that is left out.
-func (d *decoder) reject(section string, position int, reason, raw string) {
-	if len(d.report.Rejected) == maxRejected {
-		d.unlisted++
-		return
-	}
-	if n := maxRejectedItem; len(raw) > n {
-		for !utf8.RuneStart(raw[n]) {
-			n--
-		}
-		raw = raw[:n]
-	}
-	d.report.Rejected = append(d.report.Rejected, hub.RejectedItem{
-		Section: section, Position: position, Reason: reason, Item: bytesOf(raw),
-	})
-}
-
-// noteUnlisted turns the last note into the count of those that found no room.
-func (d *decoder) noteUnlisted() {
-	if d.unlisted == 0 {
-		return
-	}
-	d.report.Rejected[maxRejected-1] = hub.RejectedItem{
-		Section: d.report.Rejected[maxRejected-1].Section, Position: -1,
-		Reason: fmt.Sprintf("%d more items were rejected", d.unlisted+1),
-	}
 }

@@ -103,4 +103,3 @@ WHERE type NOT LIKE '%\_recovered' AND type NOT LIKE '%\_met'
     AND (type != 'host_never_reported' OR host_id NOT IN (SELECT host_id FROM host_last))
 COMMENT 'One row a trouble that goes on, of hosts, controllers and deadlines: its newest event.';
 
-ALTER TABLE rejected_reports COMMENT COLUMN kind 'Kind of the record: 1 host report, 2 decision of the switch, 3 notice of the fleet, 4 blind time of the hub, 5 controller''s report, 6 controller''s event.';
