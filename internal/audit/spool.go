@@ -76,7 +76,7 @@ func wantOf(e spool.Entry) want {
 	switch e.Kind {
 	case hub.KindDecision:
 		if d, err := wire.DecodeDecision(e.Body); err == nil {
-			return want{"switch_state": uint64(len(d.States)), "events": uint64(len(d.Events))}
+			return want{"switch_state": uint64(len(d.States)), "deadline_state": uint64(len(d.Deadlines)), "events": uint64(len(d.Events))}
 		}
 	case hub.KindNotice:
 		if n, err := wire.DecodeNotice(e.Body); err == nil {

@@ -38,6 +38,7 @@ var again = map[string]string{
 	tableControllerBodies: "1",
 	tableApps:             "uniqExact(name)",
 	tableStates:           "uniqExact(host_id)",
+	tableOverdue:          "uniqExact(guest_id, deadline)",
 }
 
 // Tallies returns what a table holds of the records of a range, by sequence
@@ -61,7 +62,7 @@ func (db *DB) Tallies(ctx context.Context, table string, r Range, from, to time.
 		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?"
 	args := []any{r.SpoolID.String(), r.First, r.Last}
 	switch table {
-	case tableEvents, tableStates, tableCommits, tableBlind:
+	case tableEvents, tableStates, tableOverdue, tableCommits, tableBlind:
 	default:
 		sql += " AND received_at BETWEEN fromUnixTimestamp64Milli(toInt64(?)) AND fromUnixTimestamp64Milli(toInt64(?))"
 		args = append(args, from.UnixMilli(), to.UnixMilli())

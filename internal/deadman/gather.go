@@ -136,7 +136,7 @@ func (s *Switch) announcements(ctx context.Context, since, t time.Time) (of func
 	stored, err := s.o.Store.Announcements(ctx, latest(since, t.Add(-announcedAtMost)))
 	return func(host string) clickhouse.Announcement {
 		a := stored[host]
-		if at, until, ok := s.o.Announced(host); ok && !at.Before(a.At) {
+		if at, until, ok := s.o.Announced(host); ok && (at.After(a.At) || at.Equal(a.At) && !until.IsZero()) {
 			a = clickhouse.Announcement{At: at, Until: until}
 		}
 		return a

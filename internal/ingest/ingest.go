@@ -67,6 +67,7 @@ type Acceptor struct {
 	customers *limiters
 	failures  *failures
 	uses      *uses
+	announced *announcements
 	refusals  *refusals
 	lockouts  *lockouts
 	applied   *hub.Fleet // of FleetApplied alone
@@ -99,6 +100,7 @@ func New(o Options) *Acceptor {
 		customers: newLimiters(o.CustomerRate),
 		failures:  newFailures(),
 		uses:      newUses(),
+		announced: newAnnouncements(),
 		refusals:  newRefusals(refusedHosts),
 		lockouts:  newLockouts(),
 		open:      wire.Envelope(o.PollInterval, false),
@@ -267,7 +269,12 @@ func (a *Acceptor) Accept(ctx context.Context, key hub.Key, customer string, bod
 		}
 	}
 	retry, err = a.recent.once(ctx, host.ID, body, func() (hub.Receipt, error) {
-		return a.append(ctx, spool.Record{Kind: hub.KindHostReport, HostID: host.ID, CustomerID: host.Customer, KeyID: keyName(key), Body: body})
+		record := spool.Record{Kind: hub.KindHostReport, HostID: host.ID, CustomerID: host.Customer, KeyID: keyName(key), Body: body}
+		receipt, err := a.append(ctx, record)
+		if err == nil {
+			a.announced.note(record, receipt)
+		}
+		return receipt, err
 	})
 	if err != nil {
 		return nil, false, err
@@ -320,6 +327,9 @@ func (a *Acceptor) FirstSeen(hostID string, after time.Time) (time.Time, bool) {
 func (a *Acceptor) Recover(e spool.Entry) {
 	if sender, ok := senderOf(e.Record); ok {
 		a.recent.insert(sender, sumOf(e.Body), e.Receipt)
+	}
+	if e.Kind == hub.KindHostReport {
+		a.announced.note(e.Record, e.Receipt)
 	}
 }
 
