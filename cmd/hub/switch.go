@@ -23,17 +23,20 @@ func switchCommand() *cobra.Command {
 
 func switchExplainCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "explain HOST", Short: "Say what the switch makes of a host's silence, and why", Args: cobra.ExactArgs(1),
-		Long: `Ask the hub that runs on data_dir about one host: its last report and who knows of
+		Use: "explain HOST[/VMID]", Short: "Say what the switch makes of a silence and of deadlines, and why", Args: cobra.ExactArgs(1),
+		Long: `Ask the hub that runs on data_dir about one host, or about the controller of one
+guest: its last report and who knows of
 it, how much of the silence since then counts (time in which the hub itself could
 not have heard does not), the thresholds, the grace after the hub's own outages,
-what is recorded of the host, the decision with the name of its reason, and the
-newest events with their ids. Nothing is changed.
+what is recorded of the host, the decision with the name of its reason, the maintenance
+that mutes it, the deadlines of its guests, and the newest events with their ids.
+Nothing is changed.
 
 With --at the same for an earlier instant, by the reports, the blind time and the
 recorded states until then; the fleet and its thresholds are those of now. An
 instant that an event has as detected_at shows how that event came about.`,
 		Example: `  hub switch explain acme-5f2c9a1e
+  hub switch explain acme-5f2c9a1e/101
   hub switch explain acme-5f2c9a1e --at 2027-06-01T09:00:00Z
   hub switch explain acme-5f2c9a1e --at -2h`,
 	}
@@ -41,8 +44,8 @@ instant that an event has as detected_at shows how that event came about.`,
 	asJSON := jsonFlag(cmd, "everything on one line")
 	when := cmd.Flags().String("at", "", "`instant` to explain, as 2027-06-01T09:00:00Z, or how long ago, as -2h; default now")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if !hub.ValidHostID(args[0]) {
-			return wrongUse{fmt.Errorf("%q is no host id", args[0])}
+		if !hub.ValidHostID(args[0]) && !hub.ValidGuestID(args[0]) {
+			return wrongUse{fmt.Errorf("%q is neither a host id nor a guest id, which is a host id, / and a vmid", args[0])}
 		}
 		query := url.Values{"host": {args[0]}}
 		if *when != "" {
@@ -116,9 +119,16 @@ type explainView struct {
 		State  string       `json:"state"`
 		Events []raisedView `json:"events"`
 	} `json:"decision"`
-	Recorded *recordedView `json:"recorded"`
-	Raised   []raisedView  `json:"raised"`
-	Unsure   []string      `json:"unsure"`
+	Muted      string    `json:"muted_by"`
+	MutedUntil time.Time `json:"muted_until"`
+	Host       *struct {
+		LastReportAt time.Time `json:"last_report_at"`
+		State        string    `json:"state"`
+	} `json:"host"`
+	Deadlines []deadlineView `json:"deadlines"`
+	Recorded  *recordedView  `json:"recorded"`
+	Raised    []raisedView   `json:"raised"`
+	Unsure    []string       `json:"unsure"`
 }
 
 type silenceView struct {
@@ -136,6 +146,18 @@ type silenceView struct {
 	WatchedSince time.Time `json:"watched_since"`
 }
 
+type deadlineView struct {
+	GuestID  string       `json:"guest_id"`
+	Deadline string       `json:"deadline"`
+	Limit    seconds      `json:"limit_seconds"`
+	Last     time.Time    `json:"last_at"`
+	Due      time.Time    `json:"due_at"`
+	Overdue  bool         `json:"overdue"`
+	Muted    string       `json:"muted_by"`
+	Reason   string       `json:"reason"`
+	Events   []raisedView `json:"events"`
+}
+
 type recordedView struct {
 	State      string    `json:"state"`
 	Since      time.Time `json:"since"`
@@ -144,6 +166,7 @@ type recordedView struct {
 	Episode    string    `json:"episode"`
 	EpisodeAt  time.Time `json:"episode_at"`
 	Silent     bool      `json:"silent"`
+	Muted      string    `json:"muted_by"`
 	FoldedInto string    `json:"folded_into"`
 	Flapping   bool      `json:"flapping"`
 }
@@ -154,7 +177,9 @@ type raisedView struct {
 	At           time.Time `json:"at"`
 	DetectedAt   time.Time `json:"detected_at"`
 	Reason       string    `json:"reason"`
+	GuestID      string    `json:"guest_id"`
 	FoldedInto   string    `json:"folded_into"`
+	CausedBy     string    `json:"caused_by"`
 	SuppressedBy string    `json:"suppressed_by"`
 }
 
@@ -179,6 +204,13 @@ var reasonWords = map[string]string{
 	"grace_not_over":           "the silence is long enough, but hosts still have their grace to report",
 	"told_before":              "this silence was told of before, and is no worse",
 	"recorded_without_telling": "this silence was found at a first look, or is one of a flapping host: nobody is told of it",
+	"muted":                    "it is recorded, and told when what mutes it is over, if it still is so then",
+	"host_not_heard_since":     "the host has not reported since: whether the trouble is the guest's own or the host's is not known yet",
+	"no_deadline":              "nobody set a deadline",
+	"within_limit":             "it has not passed",
+	"no_report_since":          "it has passed; the report that may tell of a success has not come yet",
+	"overdue":                  "it was told of before",
+	"guest_gone":               "the host's newest report does not list the guest",
 }
 
 func (x explainView) text() string {
@@ -187,6 +219,8 @@ func (x explainView) text() string {
 	x.showSilence(p)
 	x.showRule(p)
 	x.showRecorded(p)
+	x.showMaintenance(p)
+	x.showDeadlines(p)
 	x.showDecision(p)
 	for _, text := range x.Unsure {
 		p.line("unsure", "%s", text)
@@ -207,7 +241,11 @@ func (x explainView) showHost(p *page) {
 	} else {
 		about = append(about, "not in the fleet in force")
 	}
-	p.line("host", "%s", strings.Join(about, ", "))
+	word := "host"
+	if strings.Contains(x.HostID, "/") {
+		word = "controller"
+	}
+	p.line(word, "%s", strings.Join(about, ", "))
 	p.line("judged at", "%s", exactly(x.At))
 	switch r := x.LastReport; {
 	case r == nil && x.EnrollBy.IsZero():
@@ -283,7 +321,8 @@ func (x explainView) showRecorded(p *page) {
 		is   bool
 		text string
 	}{
-		{r.Silent, "nobody was told of this silence, and nobody will be told that it ended"},
+		{r.Muted != "", "not told because of " + r.Muted},
+		{r.Silent && r.Muted == "", "nobody was told of this silence, and nobody will be told that it ended"},
 		{r.Flapping, "the host flaps: single silences are not told"},
 		{r.FoldedInto != "", "part of the mass_silence " + r.FoldedInto},
 		{r.Lifecycle != "" && r.Lifecycle != string(hub.Active), "taken for " + r.Lifecycle},
@@ -291,6 +330,36 @@ func (x explainView) showRecorded(p *page) {
 		if more.is {
 			p.line("", "%s", more.text)
 		}
+	}
+}
+
+func (x explainView) showMaintenance(p *page) {
+	if x.Host != nil {
+		p.line("its host", "%s, last report received %s", x.Host.State, exactly(x.Host.LastReportAt))
+	}
+	if x.Muted != "" {
+		p.line("muted", "by %s, until %s", x.Muted, exactly(x.MutedUntil))
+	}
+}
+
+func (x explainView) showDeadlines(p *page) {
+	word := "deadlines"
+	for _, d := range x.Deadlines {
+		if d.Limit == 0 {
+			continue
+		}
+		text := fmt.Sprintf("%s %s within %s: last %s, due %s: %s", d.GuestID, d.Deadline, d.Limit, exactly(d.Last), exactly(d.Due), d.Reason)
+		if words := reasonWords[d.Reason]; words != "" {
+			text += " (" + words + ")"
+		}
+		if d.Muted != "" {
+			text += ", not told because of " + d.Muted
+		}
+		p.line(word, "%s", text)
+		word = ""
+	}
+	if word != "" && len(x.Deadlines) > 0 {
+		p.line(word, "none are set: deadlines in the file of the host, its customer or the fleet")
 	}
 }
 
@@ -321,10 +390,17 @@ func (x explainView) showDecision(p *page) {
 		if i == 0 {
 			word = "raised"
 		}
-		p.line(word, "%s at %s, found at %s", e.Type, exactly(e.At), exactly(e.DetectedAt))
+		what := e.Type
+		if e.GuestID != "" && e.GuestID != x.HostID {
+			what += " of " + e.GuestID
+		}
+		p.line(word, "%s at %s, found at %s", what, exactly(e.At), exactly(e.DetectedAt))
 		text := "id " + e.ID + ", " + e.Reason
 		if e.FoldedInto != "" {
 			text += ", folded into " + e.FoldedInto
+		}
+		if e.CausedBy != "" {
+			text += ", caused by " + e.CausedBy
 		}
 		if e.SuppressedBy != "" {
 			text += ", suppressed by " + e.SuppressedBy

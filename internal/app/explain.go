@@ -21,13 +21,17 @@ type explanation struct {
 	StaleAfter float64       `json:"stale_after_seconds,omitempty"`
 	DownAfter  float64       `json:"down_after_seconds,omitempty"`
 
-	LastReport *lastReport `json:"last_report,omitempty"` // none: it never reported
-	Silence    *silence    `json:"silence,omitempty"`
-	Rule       ruled       `json:"rule"`     // what the silence is by itself
-	Decision   decision    `json:"decision"` // what an evaluation makes of it
-	Recorded   *recorded   `json:"recorded,omitempty"`
-	Raised     []raised    `json:"raised"`           // the newest events of the host, newest first; never null
-	Unsure     []string    `json:"unsure,omitempty"` // what could not be asked
+	LastReport *lastReport  `json:"last_report,omitempty"` // none: it never reported
+	Silence    *silence     `json:"silence,omitempty"`
+	Rule       ruled        `json:"rule"`     // what the silence is by itself
+	Decision   decision     `json:"decision"` // what an evaluation makes of it
+	Recorded   *recorded    `json:"recorded,omitempty"`
+	Muted      string       `json:"muted_by,omitempty"`
+	MutedUntil time.Time    `json:"muted_until,omitzero"`
+	Host       *hostOfGuest `json:"host,omitempty"`      // of a guest
+	Deadlines  []deadline   `json:"deadlines,omitempty"` // of now
+	Raised     []raised     `json:"raised"`              // the newest events of the host, newest first; never null
+	Unsure     []string     `json:"unsure,omitempty"`    // what could not be asked
 }
 
 type lastReport struct {
@@ -45,6 +49,24 @@ type silence struct {
 	BackSince    time.Time       `json:"back_since,omitzero"`           // end of the later of the first two long blind times
 	Ready        *float64        `json:"ready_since_seconds,omitempty"` // ready time since then
 	WatchedSince time.Time       `json:"watched_since,omitzero"`        // unpaused or returned then, and not heard of since
+}
+
+// hostOfGuest is what is known of the host of a guest: the guest's trouble may be its.
+type hostOfGuest struct {
+	LastReportAt time.Time `json:"last_report_at,omitzero"`
+	State        hub.State `json:"state,omitempty"`
+}
+
+type deadline struct {
+	GuestID  string         `json:"guest_id"`
+	Deadline string         `json:"deadline"`
+	Limit    float64        `json:"limit_seconds"` // 0: nobody set one
+	Last     time.Time      `json:"last_at"`       // the newest success, or the first sight where that is later
+	Due      time.Time      `json:"due_at,omitzero"`
+	Overdue  bool           `json:"overdue"` // as recorded
+	Muted    string         `json:"muted_by,omitempty"`
+	Reason   deadman.Reason `json:"reason"`
+	Events   []raised       `json:"events"` // never null
 }
 
 type blindInterval struct {
@@ -75,6 +97,7 @@ type recorded struct {
 	Episode    string        `json:"episode,omitempty"` // position of the report that names the silence, or of the newest looked at
 	EpisodeAt  time.Time     `json:"episode_at,omitzero"`
 	Silent     bool          `json:"silent,omitempty"` // nobody was told of this silence
+	Muted      string        `json:"muted_by,omitempty"`
 	FoldedInto string        `json:"folded_into,omitempty"`
 	Flapping   bool          `json:"flapping,omitempty"`
 }
@@ -85,7 +108,9 @@ type raised struct {
 	At           time.Time     `json:"at"`
 	DetectedAt   time.Time     `json:"detected_at"`
 	Reason       string        `json:"reason"`
+	GuestID      string        `json:"guest_id,omitempty"`
 	FoldedInto   string        `json:"folded_into,omitempty"`
+	CausedBy     string        `json:"caused_by,omitempty"`
 	SuppressedBy string        `json:"suppressed_by,omitempty"`
 }
 
@@ -103,6 +128,18 @@ func (a *App) explain(ctx context.Context, host string, at time.Time) (any, erro
 		Decision: decision{Reason: x.Reason, HeldBy: x.HeldBy, Events: raisedOf(x.Events)},
 		Raised:   raisedOf(x.Raised), Unsure: x.Unsure,
 	}
+	if x.Muted != "" {
+		told.Muted, told.MutedUntil = x.Muted, x.MutedUntil
+	}
+	if h := x.Host; h != nil {
+		told.Host = &hostOfGuest{LastReportAt: h.LastAt}
+		if h.State != nil {
+			told.Host.State = h.State.State
+		}
+	}
+	for i := range x.Deadlines {
+		told.Deadlines = append(told.Deadlines, deadlineOf(&x.Deadlines[i]))
+	}
 	if x.Next != nil {
 		told.Decision.State = x.Next.State
 	}
@@ -112,12 +149,20 @@ func (a *App) explain(ctx context.Context, host string, at time.Time) (any, erro
 	}
 	if p := x.Previous; p != nil {
 		told.Recorded = &recorded{State: p.State, Since: p.Since, DecidedAt: p.DecidedAt, Lifecycle: p.Lifecycle,
-			Silent: p.Silent, FoldedInto: p.Fold, Flapping: p.Flapping != hub.Position{}}
+			Silent: p.Silent, Muted: p.MutedBy, FoldedInto: p.Fold, Flapping: p.Flapping != hub.Position{}}
 		if p.State != hub.NeverSeen {
 			told.Recorded.Episode, told.Recorded.EpisodeAt = p.Last.Text(), p.LastAt
 		}
 	}
 	return told, nil
+}
+
+func deadlineOf(d *deadman.DeadlineSeen) deadline {
+	told := deadline{GuestID: d.GuestID, Deadline: d.Deadline.String(), Limit: d.Limit.Seconds(), Last: d.Base, Due: d.Due, Reason: d.Reason, Events: raisedOf(d.Events)}
+	if p := d.Previous; p != nil {
+		told.Overdue, told.Muted = p.Overdue, p.MutedBy
+	}
+	return told
 }
 
 func silenceOf(x deadman.Explanation) *silence {
@@ -140,7 +185,7 @@ func silenceOf(x deadman.Explanation) *silence {
 func raisedOf(events []hub.Event) []raised {
 	told := []raised{}
 	for _, e := range events {
-		told = append(told, raised{e.ID, e.Type, e.At, e.DetectedAt, e.Reason, e.FoldedInto, e.SuppressedBy})
+		told = append(told, raised{e.ID, e.Type, e.At, e.DetectedAt, e.Reason, e.GuestID, e.FoldedInto, e.CausedBy, e.SuppressedBy})
 	}
 	return told
 }

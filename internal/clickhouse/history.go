@@ -84,3 +84,27 @@ ORDER BY detected_at DESC, at DESC, event_id LIMIT 1 BY event_id LIMIT ?`, host,
 	}
 	return events, rows.Err()
 }
+
+// GuestsOf returns the ids of the guests that the newest report of a host lists, in
+// the order of their numbers.
+func (db *DB) GuestsOf(ctx context.Context, host string) ([]string, error) {
+	ctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	rows, err := db.conn.Query(ctx, `
+SELECT vmid FROM guest_last FINAL
+WHERE host_id = ? AND version = (SELECT max(version) FROM host_last WHERE host_id = ?)
+ORDER BY vmid`, host, host)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var guests []string
+	for rows.Next() {
+		var vmid uint32
+		if err := rows.Scan(&vmid); err != nil {
+			return nil, err
+		}
+		guests = append(guests, hub.GuestID(host, vmid))
+	}
+	return guests, rows.Err()
+}

@@ -257,46 +257,51 @@ func (s *Switch) deadlineEvidence(rule *Rule, found []clickhouse.GuestSuccess, o
 	var evidence []DeadlineEvidence
 	for i := range found {
 		g := &found[i]
-		h, ok := s.fleet.Host(g.HostID)
 		var limits hub.Deadlines
-		if ok {
+		if h, ok := s.fleet.Host(g.HostID); ok {
 			limits = s.fleet.Deadlines(h)
 		}
 		for _, d := range hub.AllDeadlines() {
-			e := DeadlineEvidence{Deadline: d, Lifecycle: hub.Retired, Limit: limits[d], Base: latest(g.FirstSeen, g.Newest[d]),
-				Present: g.Present, Previous: s.memory.deadline(g.HostID, g.VMID, d)}
-			if ok {
-				e.CustomerID, e.Lifecycle = h.Customer, h.Lifecycle
+			passed := limits[d] > 0 && !latest(g.FirstSeen, g.Newest[d]).Add(limits[d]).After(rule.T)
+			if previous := s.memory.deadline(g.HostID, g.VMID, d); !passed && (previous == nil || !previous.Overdue) {
+				continue // as most of them
 			}
-			if !e.mayChange(rule) {
-				continue
+			if e := s.deadlineOf(s.fleet, g, d, oldest); e.mayChange() {
+				evidence = append(evidence, e)
 			}
-			e.GuestID, e.Host = hub.GuestID(g.HostID, g.VMID), HostSeen{State: s.memory.get(g.HostID), LastAt: g.HostLastAt}
-			if ok {
-				e.Quiet.Windows = s.fleet.Windows(h)
-			}
-			if d == hub.BackupDeadline {
-				e.Controller = s.controllerHeard(e.GuestID, oldest)
-			}
-			evidence = append(evidence, e)
 		}
 	}
 	return evidence
 }
 
-// mayChange leaves out what is as it was: most of it, in every evaluation.
-func (e *DeadlineEvidence) mayChange(r *Rule) bool {
-	if p := e.Previous; p != nil && p.Overdue {
-		return e.Base.After(p.Base) || p.MutedBy != "" || e.gone() != ""
+// deadlineOf joins what ClickHouse knows of a guest's deadline with what was decided of
+// it.
+func (s *Switch) deadlineOf(fleet *hub.Fleet, g *clickhouse.GuestSuccess, d hub.Deadline, oldest time.Time) DeadlineEvidence {
+	e := DeadlineEvidence{
+		GuestID: hub.GuestID(g.HostID, g.VMID), Deadline: d, Lifecycle: hub.Retired,
+		Base: latest(g.FirstSeen, g.Newest[d]), Present: g.Present,
+		Host: HostSeen{State: s.memory.peek(g.HostID), LastAt: g.HostLastAt}, Previous: s.memory.deadline(g.HostID, g.VMID, d),
 	}
-	return e.gone() == "" && !e.Base.Add(e.Limit).After(r.T)
+	if h, ok := fleet.Host(g.HostID); ok {
+		e.CustomerID, e.Lifecycle, e.Limit, e.Quiet.Windows = h.Customer, h.Lifecycle, fleet.Deadlines(h)[d], fleet.Windows(h)
+	}
+	if d == hub.BackupDeadline {
+		e.Controller = s.controllerHeard(e.GuestID, oldest)
+	}
+	return e
+}
+
+// mayChange leaves out what is overdue as it was, in every evaluation.
+func (e *DeadlineEvidence) mayChange() bool {
+	p := e.Previous
+	return p == nil || !p.Overdue || e.Base.After(p.Base) || p.MutedBy != "" || e.gone() != ""
 }
 
 // controllerHeard returns when the controller of a guest last reported, if it is
 // heard. Of a report that ClickHouse does not have yet the successes are not known:
 // it does not count.
 func (s *Switch) controllerHeard(guest string, oldest time.Time) time.Time {
-	state := s.memory.get(guest)
+	state := s.memory.peek(guest)
 	if state == nil || state.State != hub.OK {
 		return time.Time{}
 	}

@@ -17,12 +17,16 @@ type Records interface {
 	LastReportUntil(ctx context.Context, host string, t time.Time) (clickhouse.Silence, bool, error)
 	// StateBefore returns the newest state decided before t; nil: there is none.
 	StateBefore(ctx context.Context, host string, t time.Time) (*hub.HostState, error)
-	// EventsOf returns the newest events found at t or before, newest first.
+	// EventsOf returns the newest events found at t or before, newest first; of a host
+	// those of its guests too.
 	EventsOf(ctx context.Context, host string, t time.Time, most int) ([]hub.Event, error)
+	// GuestsOf returns the ids of the guests that the host's newest report lists.
+	GuestsOf(ctx context.Context, host string) ([]string, error)
 }
 
-// Explanation is what is known of one host at an instant, and what the rule makes
-// of it. The decision is Step's; everything else shows what Step went by.
+// Explanation is what is known of one host, or of the controller of one guest, at an
+// instant, and what the rule makes of it. The decision is Step's; everything else
+// shows what Step went by.
 type Explanation struct {
 	T        time.Time
 	Evidence          // of a past instant: with the fleet in force now
@@ -41,7 +45,20 @@ type Explanation struct {
 	Reason Reason
 	HeldBy string // why an evaluation at T does not judge; empty: it does
 
+	Muted      string    // why nobody is told of what happens at T, as in Event.SuppressedBy; empty: it is told
+	MutedUntil time.Time // when that is over
+	Deadlines  []DeadlineSeen
+
 	Raised []hub.Event // the newest events of the host until T, newest first
+}
+
+// DeadlineSeen is one deadline of a guest, and what an evaluation now makes of it.
+type DeadlineSeen struct {
+	DeadlineEvidence
+	Due    time.Time // when it passes, or passed; zero: it is not watched
+	Next   *hub.DeadlineState
+	Events []hub.Event
+	Reason Reason
 }
 
 // SilenceSeen is the silence since the last report, in the figures that decide.
@@ -73,6 +90,12 @@ const (
 	ReasonGrace         Reason = "grace_not_over"           // the silence is long enough, and the hub has not been back for long enough
 	ReasonTold          Reason = "told_before"              // the silence was told of, and is no worse
 	ReasonSilent        Reason = "recorded_without_telling" // the silence was found at a first look, or the host flaps
+	ReasonMuted         Reason = "muted"                    // recorded, and told when what mutes it is over
+	ReasonHostUnknown   Reason = "host_not_heard_since"     // a guest's: its host may be about to fall silent too
+	ReasonUnwatched     Reason = "no_deadline"              // a deadline's: nobody set one
+	ReasonNotPassed     Reason = "within_limit"             // a deadline's: it has not passed
+	ReasonAwaitReport   Reason = "no_report_since"          // a deadline's: the report that may tell of a success has not come
+	ReasonOverdue       Reason = "overdue"                  // a deadline's: it was told of before
 )
 
 const (
@@ -80,7 +103,8 @@ const (
 	explainWithin = 10 * time.Second // a person waits
 )
 
-// Explain tells what an evaluation at t knows of a host and decides. Zero t is now.
+// Explain tells what an evaluation at t knows of a host, or of a guest's controller
+// and its deadlines, and decides. Deadlines are told of for now alone. Zero t is now.
 // The fleet, its thresholds and a hold of the whole fleet are those of now; reports,
 // recorded states and blind time are those until t. It changes nothing and may be
 // called while Tick runs. The error is one for the operator.
@@ -99,10 +123,7 @@ func (s *Switch) Explain(ctx context.Context, host string, t time.Time) (Explana
 	case fleet == nil:
 		return x, &hub.Error{Code: hub.Unavailable, Reason: "no_fleet", Message: "no fleet is in force yet", Hint: "hub status says why"}
 	}
-	if h, ok := fleet.Host(host); ok {
-		x.HostID, x.CustomerID, x.Site, x.Lifecycle, x.EnrollBy = h.ID, h.Customer, h.Labels["site"], h.Lifecycle, h.EnrollBy
-		x.Thresholds, x.Enrolled = fleet.Thresholds(h, s.o.Base), true
-	}
+	x.Enrolled = x.Evidence.enrolled(fleet, s.o.Base)
 	x.report(s.o.LastSeen(host))
 	ctx, cancel := context.WithTimeout(ctx, explainWithin)
 	defer cancel()
@@ -111,8 +132,72 @@ func (s *Switch) Explain(ctx context.Context, host string, t time.Time) (Explana
 		return x, &hub.Error{Code: hub.Invalid, Reason: "unknown_host", Message: fmt.Sprintf("the fleet in force does not know host %s, and nothing is kept of it", host),
 			Hint: strings.Join(append(x.Unsure, "hub status says which commit is in force"), "; ")}
 	}
-	x.judge(s.ruleFor(&x, past), known)
+	rule := s.ruleFor(&x, past)
+	x.judge(rule, known)
+	if !past && s.o.Deadlines != nil {
+		if err := s.explainDeadlines(ctx, &x, fleet, rule); err != nil {
+			x.Unsure = append(x.Unsure, fmt.Sprintf("ClickHouse could not be asked for deadlines: %v", err))
+		}
+	}
 	return x, nil
+}
+
+// explainDeadlines adds those of a guest, or of all guests of a host.
+func (s *Switch) explainDeadlines(ctx context.Context, x *Explanation, fleet *hub.Fleet, rule *Rule) error {
+	guests := []string{x.HostID}
+	if !x.guest() {
+		var err error
+		if guests, err = s.o.Records.GuestsOf(ctx, x.HostID); err != nil || len(guests) == 0 {
+			return err
+		}
+	}
+	found, err := s.o.Deadlines.Overdue(ctx, [3]time.Time{}, guests)
+	if err != nil {
+		return err
+	}
+	oldest, _ := s.o.Backlog.Behind()
+	var evidence []DeadlineEvidence
+	for i := range found {
+		for _, d := range hub.AllDeadlines() {
+			evidence = append(evidence, s.deadlineOf(fleet, &found[i], d, oldest))
+		}
+	}
+	if err := s.completeDeadlines(ctx, evidence, rule.T); err != nil {
+		return err
+	}
+	for _, e := range evidence {
+		x.Deadlines = append(x.Deadlines, e.seen(rule))
+	}
+	return nil
+}
+
+// seen has StepDeadline decide.
+func (e DeadlineEvidence) seen(r *Rule) DeadlineSeen {
+	d := DeadlineSeen{DeadlineEvidence: e}
+	if e.Limit > 0 {
+		d.Due = e.Base.Add(e.Limit)
+	}
+	d.Next, d.Events = StepDeadline(e, r)
+	switch p := e.Previous; {
+	case len(d.Events) > 0:
+		name, _, _ := strings.Cut(d.Events[len(d.Events)-1].Reason, ":")
+		d.Reason = Reason(name)
+	case e.Limit == 0:
+		d.Reason = ReasonUnwatched
+	case e.Lifecycle == hub.Paused:
+		d.Reason = ReasonPaused
+	case e.gone() != "":
+		d.Reason = Reason(e.gone())
+	case p != nil && p.Overdue && p.MutedBy != "":
+		d.Reason = ReasonMuted
+	case p != nil && p.Overdue:
+		d.Reason = ReasonOverdue
+	case d.Due.After(r.T):
+		d.Reason = ReasonNotPassed
+	default:
+		d.Reason = ReasonAwaitReport
+	}
+	return d
 }
 
 // report notes a report of which the hub itself knows, if it came until T.
@@ -153,9 +238,37 @@ func (x *Explanation) ask(ctx context.Context, s *Switch, past bool) (known bool
 	if !unsure("the report that ended the silence", err) && !one[0].FirstAfter.After(x.LastAt) {
 		x.FirstAfter = one[0].FirstAfter
 	}
+	x.seeHost(ctx, s, past, before, unsure)
 	x.Raised, err = s.o.Records.EventsOf(ctx, x.HostID, before, raisedShown)
 	unsure("the events", err)
 	return known
+}
+
+// seeHost gets what is known of the host of a guest, and what its agent announced.
+func (x *Explanation) seeHost(ctx context.Context, s *Switch, past bool, before time.Time, unsure func(what string, err error) bool) {
+	host := hostOf(x.HostID)
+	announced, err := s.announcements(ctx, earlier(x.LastAt, x.T), x.T)
+	unsure("announced maintenance", err)
+	if a := announced(host); !a.At.After(x.T) {
+		x.Quiet.announce(a)
+	}
+	if !x.guest() {
+		return
+	}
+	seen := HostSeen{}
+	last, ok, err := s.o.Records.LastReportUntil(ctx, host, x.T)
+	if !unsure("the host's last report", err) && ok {
+		seen.LastAt = last.LastAt
+	}
+	if r, ok := s.o.LastSeen(host); ok && !r.ReceivedAt.After(x.T) {
+		seen.LastAt = latest(seen.LastAt, r.ReceivedAt)
+	}
+	seen.State, err = s.o.Records.StateBefore(ctx, host, before)
+	unsure("the host's recorded state", err)
+	if own := s.memory.peek(host); own != nil && !past {
+		seen.State = own
+	}
+	x.Host = &seen
 }
 
 // ruleFor is the rule at T, by the blind log until then, and notes what holds an
@@ -208,6 +321,7 @@ func (x *Explanation) judge(r *Rule, known bool) {
 	} else {
 		x.State = hub.NeverSeen
 	}
+	x.Muted, x.MutedUntil = x.Quiet.At(x.T)
 	if x.HeldBy == "" && known {
 		x.Next, x.Events = Step(x.Evidence, r)
 	}
@@ -251,8 +365,12 @@ func (x *Explanation) reason(known bool) Reason {
 		now = x.Next
 	}
 	switch {
+	case now.State != hub.OK && now.MutedBy != "":
+		return ReasonMuted
 	case now.State != hub.OK && now.Silent:
 		return ReasonSilent
+	case x.State != hub.OK && now.State == hub.OK && x.Host.witnessed(x.Since) == unknown:
+		return ReasonHostUnknown
 	case now.State != hub.OK && (now.State == hub.Down || x.State != hub.Down):
 		return ReasonTold
 	case x.State != hub.OK && x.Evidence.Held:

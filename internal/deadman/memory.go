@@ -198,8 +198,10 @@ func (m *memory) putDeadline(s hub.DeadlineState) {
 	}
 }
 
-// deadline returns a copy of a deadline's state; nil: there is none.
+// deadline returns a copy of a deadline's state, for any goroutine; nil: there is none.
 func (m *memory) deadline(host string, vmid uint32, d hub.Deadline) *hub.DeadlineState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if s, ok := m.deadlines[deadlineKey{host, vmid, d}]; ok {
 		return &s
 	}
