@@ -298,17 +298,20 @@ func (e *DeadlineEvidence) mayChange() bool {
 }
 
 // controllerHeard returns when the controller of a guest last reported, if it is
-// heard. Of a report that ClickHouse does not have yet the successes are not known:
-// it does not count.
+// heard. The successes of a report that ClickHouse does not have yet are not known: for
+// that one it is worth waiting.
 func (s *Switch) controllerHeard(guest string, oldest time.Time) time.Time {
 	state := s.memory.peek(guest)
 	if state == nil || state.State != hub.OK {
 		return time.Time{}
 	}
-	if seen, ok := s.o.LastSeen(guest); ok && (oldest.IsZero() || seen.ReceivedAt.Before(oldest)) {
+	switch seen, ok := s.o.LastSeen(guest); {
+	case !ok:
+		return state.LastAt
+	case oldest.IsZero() || seen.ReceivedAt.Before(oldest):
 		return seen.ReceivedAt
 	}
-	return state.LastAt
+	return time.UnixMilli(0)
 }
 
 // completeDeadlines looks up which success ended what was overdue, and what the hosts'

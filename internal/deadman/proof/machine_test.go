@@ -43,6 +43,12 @@ type world struct {
 	told      map[string][]hub.EventType // the same as it is told
 	until     map[uint64]time.Time       // of the maintenance that the report of a sequence number announces
 	fresh     [2][]string                // guests first heard, for each evaluator
+	successes map[string][3][]int        // of each guest, as its host knows them
+	absent    map[string]bool            // guests that are gone
+	lists     map[string][]told          // in ClickHouse
+	overdue   map[string]hub.DeadlineState
+	asked     bool      // for deadlines, in this tick
+	oldest    time.Time // that ClickHouse did not have then
 
 	hosts map[string]*hub.Host
 	fleet *hub.Fleet
@@ -85,17 +91,17 @@ func newWorld(t *rapid.T) *world { return worldOf(t, rapid.IntRange(1, 6).Draw(t
 func worldOf(t *rapid.T, n int) *world {
 	w := &world{t: t, now: 1000, kept: map[string][]byte{}, seen: map[string]hub.Receipt{}, heard: map[string][]hub.Receipt{}, reports: map[string][]hub.Receipt{},
 		states: map[string]hub.HostState{}, events: map[string]hub.Event{}, log: map[string][]hub.EventType{}, told: map[string][]hub.EventType{},
-		until: map[uint64]time.Time{}, hosts: map[string]*hub.Host{},
+		until: map[uint64]time.Time{}, successes: map[string][3][]int{}, absent: map[string]bool{}, lists: map[string][]told{}, overdue: map[string]hub.DeadlineState{}, hosts: map[string]*hub.Host{},
 		m: &model{hosts: map[string]*modelHost{}, raise: map[string]int{}, untold: map[string]bool{}}}
 	for i := range n {
-		h := &hub.Host{ID: fmt.Sprintf("h%d", i), Lifecycle: hub.Active, Customer: "acme", Labels: map[string]string{}, Monitor: base}
+		h := &hub.Host{Deadlines: hub.Deadlines{30 * time.Minute, 90 * time.Minute, 0}, ID: fmt.Sprintf("h%d", i), Lifecycle: hub.Active, Customer: "acme", Labels: map[string]string{}, Monitor: base}
 		if i >= 4 {
 			h.Customer = "globex"
 		} else if n > 4 {
 			h.Labels["site"] = "berlin"
 		}
 		w.hosts[h.ID] = h
-		w.m.hosts[h.ID] = &modelHost{id: h.ID, watched: -1, flap: -1, began: -1, worse: -1, seen: hub.Active}
+		w.m.hosts[h.ID] = &modelHost{id: h.ID, guests: map[string]*modelGuest{}, watched: -1, flap: -1, began: -1, worse: -1, seen: hub.Active}
 	}
 	w.populate(n)
 	w.apply()
@@ -120,6 +126,10 @@ func (s span) At(t time.Time) (from, to time.Time, open bool) {
 	return from, to, !t.Before(from) && t.Before(to)
 }
 
+func (w *world) guests() []string {
+	return slices.DeleteFunc(w.m.order(), func(id string) bool { return !strings.Contains(id, "/") })
+}
+
 // hostOf is the host of a guest.
 func (w *world) hostOf(id string) *hub.Host { return w.hosts[id[:2]] }
 
@@ -137,6 +147,9 @@ func (w *world) apply() {
 		h := w.hostOf(id)
 		m.customer, m.site, m.life = h.Customer, h.Labels["site"], h.Lifecycle
 		m.stale, m.down = int(h.Monitor.StaleAfter/step), int(h.Monitor.DownAfter/step)
+		for d, limit := range h.Deadlines {
+			m.limits[d] = int(limit / step)
+		}
 	}
 	fleet, err := hub.NewFleet(spec)
 	if err != nil {
@@ -163,7 +176,7 @@ func (w *world) start() {
 				recall.Add(spool.Entry{Record: spool.Record{Kind: hub.KindDecision, Body: r.body}})
 			}
 		}
-		w.evaluators[i] = deadman.New(deadman.Options{Store: w, Backlog: w, Journal: w, Eyes: w.sight, Memory: w, Base: base, Timing: timing, Logger: quiet,
+		w.evaluators[i] = deadman.New(deadman.Options{Store: w, Deadlines: w, Backlog: w, Journal: w, Eyes: w.sight, Memory: w, Base: base, Timing: timing, Logger: quiet,
 			Fleet: func() *hub.Fleet { return w.fleet }, LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok },
 			FirstSeen: w.firstSeen, Recall: recall, Announced: w.announced,
 			Newcomers: func() (fresh []string) { fresh, w.fresh[i] = w.fresh[i], nil; return fresh }})
@@ -248,6 +261,12 @@ func (w *world) shipStates(d hub.Decision) {
 			w.states[s.HostID] = s
 		}
 	}
+	for _, s := range d.Deadlines {
+		key := s.GuestID + s.Deadline.String()
+		if old, ok := w.overdue[key]; !ok || !s.DecidedAt.Before(old.DecidedAt) {
+			w.overdue[key] = s
+		}
+	}
 }
 
 // raised takes an event that is durable.
@@ -259,7 +278,7 @@ func (w *world) raised(e hub.Event) {
 		return
 	}
 	// A report may come after the clock was set back.
-	if e.At.After(e.DetectedAt) && e.Type != hub.HostRecovered && e.Type != hub.ControllerRecovered || e.Reason == "" {
+	if e.At.After(e.DetectedAt) && e.Type != hub.HostRecovered && e.Type != hub.ControllerRecovered && !strings.HasSuffix(string(e.Type), "_met") || e.Reason == "" {
 		w.t.Fatalf("not whole: %+v", e)
 	}
 	w.events[e.ID] = e
@@ -267,14 +286,22 @@ func (w *world) raised(e hub.Event) {
 		return
 	}
 	id := cmp.Or(e.GuestID, e.HostID)
+	if name, _, ok := strings.Cut(string(e.Type), "_overdue"); ok {
+		id += " " + name
+	} else if name, _, ok := strings.Cut(string(e.Type), "_met"); ok {
+		id += " " + name
+	}
 	if !strings.Contains(e.Reason, "not_told_before_by=") {
 		w.log[id] = append(w.log[id], e.Type)
 	}
 	// What is retired is closed in the log, whether somebody was told or not.
-	if n := len(w.told[id]); !deadman.Muted(&e) || e.SuppressedBy == "retired" && n > 0 && w.told[id][n-1] != e.Type {
+	if n := len(w.told[id]); !deadman.Muted(&e) || slices.Contains(closings, e.SuppressedBy) && n > 0 && w.told[id][n-1] != e.Type {
 		w.told[id] = append(w.told[id], e.Type)
 	}
 }
+
+// closings are why an episode is closed and nobody is told.
+var closings = []string{"retired", "guest_gone", "deadline_removed"}
 
 func (w *world) ship() {
 	for _, r := range w.unshipped {
@@ -402,7 +429,14 @@ func (w *world) announce(id string, steps int) {
 	}
 	w.seen[id] = r
 	w.heard[id] = append([]hub.Receipt{r}, w.heard[id][:min(7, len(w.heard[id]))]...)
-	w.unshipped = append(w.unshipped, record{w.last, func() { w.reports[id] = append(w.reports[id], r) }, nil})
+	listing := w.listing(id)
+	w.unshipped = append(w.unshipped, record{w.last, func() {
+		w.reports[id] = append(w.reports[id], r)
+		if !strings.Contains(id, "/") {
+			w.lists[id] = append(w.lists[id], listing)
+			w.m.listed(id, listing)
+		}
+	}, nil})
 	m := w.m.hosts[id]
 	m.reports, m.positions, m.until = append(m.reports, w.last), append(m.positions, r.Position), append(m.until, until)
 }
@@ -424,6 +458,7 @@ func (w *world) tick(which int, f fault, lag bool) {
 		withheld[f.racing] = true
 	}
 	var held error
+	w.asked = false
 	before := len(w.unshipped)
 	w.fault = f
 	alive := w.surviving(func() { held = w.evaluators[which].Tick(context.Background(), w.clock()) })
@@ -434,8 +469,30 @@ func (w *world) tick(which int, f fault, lag bool) {
 		w.t.Fatalf("held back by %v, and may judge: %v", held, mayJudge)
 	case mayJudge && (alive || decided):
 		w.m.tick(w.now, withheld)
+		if w.asked && (alive || w.decidedDeadlines(before)) {
+			w.m.judgeDeadlines(w.now, w.controllerMayTell)
+		}
 	}
 	w.compare()
+}
+
+// decidedDeadlines reports whether a record from then on is of deadlines.
+func (w *world) decidedDeadlines(from int) bool {
+	return slices.ContainsFunc(w.unshipped[from:], func(r record) bool {
+		d, err := wire.DecodeDecision(r.body)
+		return err == nil && len(d.Deadlines) > 0
+	})
+}
+
+// controllerMayTell reports whether a guest's controller is heard, and no report of it
+// that ClickHouse has came at an instant or later.
+func (w *world) controllerMayTell(guest string, at int) bool {
+	c := w.m.hosts[guest]
+	if c == nil || c.state != hub.OK || len(c.reports) == 0 {
+		return false
+	}
+	newest := c.reports[len(c.reports)-1]
+	return newest < at || !w.oldest.IsZero() && !instant(newest).Before(w.oldest)
 }
 
 func (w *world) plausible(f fault) bool {
@@ -523,6 +580,12 @@ func (w *world) describe() string {
 func grammar(log []hub.EventType) error {
 	before := hub.HostRecovered
 	for _, t := range log {
+		switch {
+		case strings.HasSuffix(string(t), "_overdue"):
+			t = hub.HostStale
+		case strings.HasSuffix(string(t), "_met"):
+			t = hub.HostRecovered
+		}
 		t = hub.EventType(strings.Replace(string(t), "controller_", "host_", 1))
 		allowed := map[hub.EventType][]hub.EventType{
 			hub.HostRecovered: {hub.HostStale, hub.HostDown, hub.HostFlapping},
@@ -577,6 +640,7 @@ func trace(t *rapid.T) {
 		return slices.DeleteFunc(slices.Clone(ids), func(string) bool { return !rapid.Bool().Draw(t, name) })
 	}
 	host := func() string { return rapid.SampledFrom(ids).Draw(t, "host") }
+	guest := func() string { return rapid.SampledFrom(w.guests()).Draw(t, "guest") }
 	length := func() int {
 		return rapid.SampledFrom([]int{1, 3, 4, 20, 21, 39, 40, 41, 79, 80, 119, 120, 121, 200, 239, 240, 300}).Draw(t, "steps")
 	}
@@ -585,7 +649,7 @@ func trace(t *rapid.T) {
 		action := rapid.SampledFrom([]string{
 			"live", "live", "live", "live", "flap", "report", "duplicate", "tick", "missed ticks", "query error", "lag",
 			"partial", "race", "asleep in a query", "crash", "crash in a look", "restart", "outage", "keys lost", "suspend", "clock back", "fleet", "fleet", "second", "second asleep",
-			"window", "window", "announce",
+			"window", "window", "announce", "success", "success", "success", "guest goes",
 		}).Draw(t, "action")
 		switch action {
 		case "live":
@@ -653,6 +717,11 @@ func trace(t *rapid.T) {
 			from := w.now + rapid.IntRange(-40, 240).Draw(t, "from")
 			m.windows = append(m.windows, [2]int{from, from + length()})
 			w.apply()
+		case "success":
+			w.succeed(guest(), rapid.IntRange(0, 2).Draw(t, "deadline"), rapid.SampledFrom([]int{-3, 0, 0, 0, 50, 10000}).Draw(t, "ahead"))
+		case "guest goes":
+			id := guest()
+			w.absent[id] = !w.absent[id]
 		case "announce":
 			w.announce(host()[:2], length())
 		case "second":
@@ -695,7 +764,7 @@ func (w *world) restart(away int) {
 
 func (w *world) change(id string) {
 	h := w.hostOf(id)
-	switch rapid.SampledFrom([]string{"active", "active", "paused", "retired", "quick", "slow", "moved"}).Draw(w.t, "change") {
+	switch rapid.SampledFrom([]string{"active", "active", "paused", "retired", "quick", "slow", "moved", "deadlines", "deadlines", "no deadlines"}).Draw(w.t, "change") {
 	case "active":
 		h.Lifecycle = hub.Active
 	case "paused":
@@ -706,6 +775,10 @@ func (w *world) change(id string) {
 		h.Monitor = hub.Thresholds{StaleAfter: 15 * time.Minute, DownAfter: 45 * time.Minute}
 	case "slow":
 		h.Monitor = hub.Thresholds{StaleAfter: 50 * time.Minute, DownAfter: 100 * time.Minute}
+	case "deadlines":
+		h.Deadlines = hub.Deadlines{25 * time.Minute, 65 * time.Minute, 40 * time.Minute}
+	case "no deadlines":
+		h.Deadlines = hub.Deadlines{}
 	case "moved":
 		h.Customer = map[string]string{"acme": "globex", "globex": "acme"}[h.Customer]
 	}

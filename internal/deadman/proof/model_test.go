@@ -42,7 +42,10 @@ type modelHost struct {
 	host    *modelHost // that a guest runs on; nil for a host
 	windows [][2]int   // of maintenance
 	until   []int      // of each report: of the maintenance that it announces; 0: none
-	muted   string     // why nobody was told of the state: "window" or "host"; empty: it was told
+	limits  limits
+	heard   int                    // of the newest report that ClickHouse has
+	guests  map[string]*modelGuest // of a host: as its reports that ClickHouse has tell
+	muted   string                 // why nobody was told of the state: "window" or "host"; empty: it was told
 
 	id, customer, site string
 	life               hub.Lifecycle
