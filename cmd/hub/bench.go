@@ -28,7 +28,9 @@ reports of about 2.6 KB over real connections to the hub's own parts in this one
   a        a bare handler that reads the body and replies: what the rest is compared to
   b        the key is looked up and the report decoded, nothing is kept
   c        the whole way to the acknowledgement: after fsync
-  d        the same, while the engine takes everything; ends when nothing is left
+  controllers
+           the same with reports of controllers, of about 0.5 KB
+  d        c, while the engine takes everything; ends when nothing is left
   rate     as d, at a fixed rate; latency is from when a report was to be sent
   memory   as d, with many connections at a modest rate; resident memory
   backlog  a spool that filled with the engine away is drained while reports come in
@@ -52,7 +54,7 @@ the processors wait for the disk.`,
 	flags.StringVar(&o.Dir, "dir", "", "`folder` on the disk to measure (default: the one for temporary files)")
 	flags.IntVar(&o.Connections, "connections", 0, "kept alive, one request at a time on each (default 128, memory 2000)")
 	flags.IntVar(&o.Hosts, "hosts", 0, "that report in turns; few of them meet the hub's rates (default 10000, tick 100000)")
-	flags.Var(duration{&o.Duration}, "duration", "of each scenario (default: a, b, c 12s, d 60s, rate, memory and tick 30s)")
+	flags.Var(duration{&o.Duration}, "duration", "of each scenario (default: a, b, c, controllers 12s, d 60s, rate, memory and tick 30s)")
 	flags.Var(perSecond{&o.Rate}, "rate", "reports a second of rate (default 2000/s), memory, backlog and tick (1000/s)")
 	flags.StringVar(&o.Encoding, "encoding", "identity", "of bodies: identity, gzip or zstd")
 	flags.IntVar(&o.HTTP, "http", 1, "1, or 2: HTTP/2 over TLS")

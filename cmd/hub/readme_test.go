@@ -44,6 +44,7 @@ func TestReadmeTour(t *testing.T) {
 		t.Fatalf("%v\n%s\n%s", err, out, log)
 	}
 	for _, want := range []string{`│ ok    │        12.5 │        37.5 │             1 │`, `│ web  │ running │`,
+		`{"status":"ok","blocked":false}`, `│ ok    │ healthy │        8.25 │`, `│ nextcloud │ running │ 31.0.4  │`, "backup_failed",
 		`"blocked":false`, "host_stale", "host_down", "host_recovered"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is not in the tour's output:\n%s", want, out)

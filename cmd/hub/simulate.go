@@ -19,18 +19,21 @@ import (
 
 func simulateCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "simulate --keys FILE", Short: "Post reports of made-up hosts to a hub, and measure", Args: cobra.NoArgs,
+		Use: "simulate --keys FILE", Short: "Post reports of made-up hosts and controllers to a hub, and measure", Args: cobra.NoArgs,
 		Long: `Post reports of made-up hosts to a hub until the duration is over or Ctrl-C, and
-print throughput and latency. The keys are what hub fleet enroll --json prints.`,
+print throughput and latency. The keys are what hub fleet enroll --json prints. Where
+what hub fleet key add customer/NAME --json prints is among them, controllers in the
+first guests of the customer's hosts report too, and now and then send an event.`,
 	}
 	o := simulate.Options{Interval: 10 * time.Second}
 	flags := cmd.Flags()
 	flags.StringVar(&o.URL, "url", "http://127.0.0.1:8080", "the hub's `address`")
 	keys := flags.String("keys", "", "`file` of hosts and keys, one JSON object a line; -: standard input")
 	flags.IntVar(&o.Hosts, "hosts", 0, "how many of the hosts report; 0: all")
-	flags.Var(duration{&o.Interval}, "interval", "time between two reports of a host")
+	flags.Var(duration{&o.Interval}, "interval", "time between two reports of a host, and of a controller")
+	flags.IntVar(&o.Controllers, "controllers", 1, "controllers of each host whose customer's key is in the keys")
 	flags.IntVar(&o.Guests, "guests", 6, "guests of each host, about")
-	flags.Var(perSecond{&o.Rate}, "rate", "most reports a second, as 500 or 500/s; 0: no limit")
+	flags.Var(perSecond{&o.Rate}, "rate", "most reports and events a second, as 500 or 500/s; 0: no limit")
 	flags.Var(duration{&o.Duration}, "duration", "how long; left out: until Ctrl-C")
 	_ = cmd.MarkFlagRequired("keys")
 	asJSON := jsonFlag(cmd, "the result")
@@ -119,14 +122,14 @@ func showProgress(w io.Writer, s *simulate.Simulation) (stop func()) {
 
 func printResult(w io.Writer, r simulate.Result) error {
 	l := r.Latency
-	_, err := fmt.Fprintf(w, `hosts         %d
+	_, err := fmt.Fprintf(w, `hosts         %d, with %d controllers
 seconds       %.1f
 acknowledged  %d (%.1f/s, %.1f MiB)
 sent          %d, of them %d again
 not accepted  %d refused for good, %d pending
-turns missed  %d (a host was still busy with its last report)
+turns missed  %d (a host or controller was still busy with its last report)
 latency ms    p50 %.1f  p90 %.1f  p99 %.1f  p99.9 %.1f  max %.1f
-`, r.Hosts, r.Seconds, r.Acknowledged, r.Throughput, float64(r.Bytes)/(1<<20), r.Sent, r.Retried,
+`, r.Hosts, r.Controllers, r.Seconds, r.Acknowledged, r.Throughput, float64(r.Bytes)/(1<<20), r.Sent, r.Retried,
 		r.SetAside, r.Pending, r.Skipped, l.P50, l.P90, l.P99, l.P999, l.Max)
 	printCounts(w, "status", r.Statuses)
 	printCounts(w, "no answer", r.Errors)

@@ -226,7 +226,7 @@ func printRecord(w io.Writer, e spool.Entry, asJSON bool) error {
 	if asJSON {
 		return printJSON(w, r)
 	}
-	_, err := fmt.Fprintf(w, "%d  %s  %-11s  %7d bytes  %s\n", r.Seq, r.ReceivedAt.Format(time.RFC3339), r.Kind, r.Bytes, r.HostID)
+	_, err := fmt.Fprintf(w, "%d  %s  %-17s  %7d bytes  %s\n", r.Seq, r.ReceivedAt.Format(time.RFC3339), r.Kind, r.Bytes, r.HostID)
 	return err
 }
 
@@ -238,6 +238,12 @@ func kindName(k hub.RecordKind) string {
 		return "decision"
 	case hub.KindNotice:
 		return "notice"
+	case hub.KindBlind:
+		return "blind_time"
+	case hub.KindControllerReport:
+		return "controller_report"
+	case hub.KindControllerEvent:
+		return "controller_event"
 	}
 	return fmt.Sprintf("kind_%d", k)
 }
@@ -273,7 +279,7 @@ func (v *verification) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "total    %d records of %d hosts, %d waiting to be shipped\n", v.Records, v.Hosts, v.Waiting)
 	for _, kind := range slices.Sorted(maps.Keys(v.Kinds)) {
-		fmt.Fprintf(w, "  %-12s %d\n", kind, v.Kinds[kind])
+		fmt.Fprintf(w, "  %-17s %d\n", kind, v.Kinds[kind])
 	}
 	for _, h := range v.Top {
 		fmt.Fprintf(w, "  %s  %d\n", h.HostID, h.Records)

@@ -55,7 +55,7 @@ func runHub(t *testing.T, args ...string) (out string, status int) {
 func TestSpoolVerify(t *testing.T) {
 	dir := makeSpool(t)
 	out, status := runHub(t, "spool", "verify", dir, "--records")
-	for _, want := range []string{"000000000001.vol", "seq 1–3", "closed, waiting", "cursor   volume 1, next record 2", "3 records of 2 hosts, 2 waiting", "host_report  3", "acme-2  2"} {
+	for _, want := range []string{"000000000001.vol", "seq 1–3", "closed, waiting", "cursor   volume 1, next record 2", "3 records of 2 hosts, 2 waiting", "host_report       3", "acme-2  2"} {
 		if status != 0 || !strings.Contains(out, want) {
 			t.Errorf("status %d, want %q in\n%s", status, want, out)
 		}

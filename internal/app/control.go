@@ -32,9 +32,10 @@ type fleetStatus struct {
 	Keys         ingest.KeyAges `json:"keys"`          // by the age of their last use
 }
 
-// refusedHost is a host whose posts were refused in the last day.
+// refusedHost is a host whose posts were refused in the last day, or a customer whose
+// controllers' were.
 type refusedHost struct {
-	HostID   string    `json:"host_id"`
+	HostID   string    `json:"host_id"`               // of a customer "customer/<name>"
 	Customer string    `json:"customer_id,omitempty"` // where it is enrolled
 	Count    int       `json:"count"`
 	Last     time.Time `json:"last"`
@@ -96,6 +97,9 @@ func (a *App) refusedHosts() []refusedHost {
 				host.Customer = h.Customer
 			}
 		}
+		if owner, err := hub.ParseOwner(r.HostID); err == nil {
+			host.Customer = owner.Name
+		}
 		for _, reason := range r.Reasons {
 			host.Reasons = append(host.Reasons, refusal{httpapi.StatusOf(reason.Code), reason.Reason, reason.Message, reason.Count, reason.Last.UTC()})
 		}
@@ -156,7 +160,7 @@ func (k *keyAges) of(a *ingest.Acceptor) ingest.KeyAges {
 // controlMetrics are the numbers of keys and refusals.
 func (a *App) controlMetrics() []httpapi.Metric {
 	list := []httpapi.Metric{{
-		Name: "hub_refused_hosts", Help: "Hosts whose posts were refused in the last day: an expired key, another host's report, a body that cannot be taken.",
+		Name: "hub_refused_hosts", Help: "Hosts, and customers of controllers, whose posts were refused in the last day: an expired key, another's report, a body that cannot be taken.",
 		Value: func() float64 { return float64(len(a.acceptor.RefusedHosts())) },
 	}, {
 		Name: "hub_locked_out_hosts", Help: "Active hosts that show a key which was theirs until at most a day ago, and were not heard since it ended.",

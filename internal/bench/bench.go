@@ -43,12 +43,12 @@ type Options struct {
 const DefaultConnections = 128
 
 // Scenarios are all that can be measured.
-var Scenarios = []string{"a", "b", "c", "d", "rate", "memory", "backlog", "tick"}
+var Scenarios = []string{"a", "b", "c", "controllers", "d", "rate", "memory", "backlog", "tick"}
 
 // DefaultScenarios are measured where none are named.
-var DefaultScenarios = []string{"a", "b", "c", "d", "rate"}
+var DefaultScenarios = []string{"a", "b", "c", "controllers", "d", "rate"}
 
-// rounds: a, b and c are measured in turns, so that what else the machine does
+// rounds: the steps to the disk are measured in turns, so that what else the machine does
 // falls on all of them.
 const rounds = 3
 
@@ -174,11 +174,12 @@ var steps = []step{
 	{"a", "bare handler", func(l Load, _ string) (*site, error) { return bareSite(l.HTTP) }},
 	{"b", "key and decode", func(l Load, _ string) (*site, error) { return hubSite(l, "") }},
 	{"c", "to fsync", hubSite},
+	{"controllers", "c, of controllers", hubSite},
 }
 
-const shortTime = 12 * time.Second // of a, b and c, in rounds
+const shortTime = 12 * time.Second // of each step, in rounds
 
-// toTheDisk measures a, b and c in turns.
+// toTheDisk measures the steps in turns.
 func (b *bench) toTheDisk(ctx context.Context) error {
 	turns := rounds
 	if b.o.Profile != "" {
@@ -193,6 +194,7 @@ func (b *bench) toTheDisk(ctx context.Context) error {
 			b.o.Progress(fmt.Sprintf("%s: %s (%d of %d)", s.scenario, s.what, turn+1, turns))
 			l := b.load(0, shortTime, DefaultConnections)
 			l.Duration /= time.Duration(turns)
+			l.Controllers = s.scenario == "controllers"
 			if sums[s.scenario] == nil {
 				sums[s.scenario] = newSum(s.scenario, s.what, l)
 			}

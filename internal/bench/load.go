@@ -23,6 +23,7 @@ type Load struct {
 	Encoding    string        // identity, gzip or zstd
 	Seed        string        // of the hosts' keys
 	Hosts       int           // they take turns
+	Controllers bool          // in place of each host the controller in its first guest reports
 	Connections int           // kept alive, one request at a time on each
 	Rate        float64       // reports a second, sent when their time comes; 0: each as soon as the one before is answered
 	Duration    time.Duration // at most one of this
@@ -30,7 +31,9 @@ type Load struct {
 }
 
 const (
-	path      = "/api/v1/host-report"
+	hostPath       = "/api/v1/host-report"
+	controllerPath = "/api/v1/report"
+
 	guests    = 12 // of each host: a report of about 2.6 KB
 	customers = 100
 
@@ -47,8 +50,11 @@ func customerName(host int) string { return fmt.Sprintf("c%03d", host%customers)
 
 func hostID(host int) string { return fmt.Sprintf("%s-%08x", customerName(host), host) }
 
-func key(seed string, host int) hub.Secret {
-	sum := sha256.Sum256([]byte(seed + "/" + strconv.Itoa(host)))
+func key(seed string, host int) hub.Secret { return keyOf(seed, strconv.Itoa(host)) }
+
+// keyOf is the key of a host by its number, or of a customer by its name.
+func keyOf(seed, owner string) hub.Secret {
+	sum := sha256.Sum256([]byte(seed + "/" + owner))
 	return hub.NewSecret(hex.EncodeToString(sum[:]))
 }
 
@@ -56,7 +62,12 @@ func key(seed string, host int) hub.Secret {
 func fleet(seed string, hosts int) (*hub.Fleet, error) {
 	var spec hub.FleetSpec
 	for c := range min(hosts, customers) {
-		spec.Customers = append(spec.Customers, &hub.Customer{Name: customerName(c)})
+		name := customerName(c)
+		digest, err := hub.DigestKey(keyOf(seed, name).Reveal())
+		if err != nil {
+			return nil, err
+		}
+		spec.Customers = append(spec.Customers, &hub.Customer{Name: name, Keys: []hub.Key{{ID: "k1", Owner: hub.CustomerOwner(name), Digest: digest}}})
 	}
 	for h := range hosts {
 		digest, err := hub.DigestKey(key(seed, h).Reveal())
@@ -74,7 +85,7 @@ func fleet(seed string, hosts int) (*hub.Fleet, error) {
 
 const timeForm = "2006-01-02T15:04:05.000Z"
 
-// agent is a host with its reports, made beforehand: the agents share the
+// agent is a host or a controller with its reports, made beforehand: the agents share the
 // processors with the hub, and must cost little beside it.
 type agent struct {
 	bodies [][]byte // as they are sent
@@ -82,15 +93,24 @@ type agent struct {
 	next   int
 	stamp  int       // where reported_at stands in an uncompressed body
 	last   time.Time // what stands there
+	path   string    // to which they are sent
 	key    string
 }
 
-// newAgent makes the reports of a host.
+// newAgent makes the reports of a host, or of the controller in its first guest.
 func newAgent(l Load, host int, compress func([]byte) ([]byte, error)) (*agent, error) {
 	id := hostID(host)
 	now := time.Now().UTC()
-	a := &agent{key: key(l.Seed, host).Reveal(), last: now, stamp: len(`{"host_id":"` + id + `","reported_at":"`)}
-	plain := simulate.NewAgent(1, id, guests).AppendReport(nil, now)
+	a := &agent{path: hostPath, key: key(l.Seed, host).Reveal(), last: now}
+	var plain []byte
+	if l.Controllers {
+		a.path, a.key = controllerPath, keyOf(l.Seed, customerName(host)).Reveal()
+		plain = simulate.NewController(1, customerName(host), hub.GuestID(id, 101)).AppendReport(nil, now)
+	} else {
+		plain = simulate.NewAgent(1, id, guests).AppendReport(nil, now)
+	}
+	const stamp = `"reported_at":"`
+	a.stamp = bytes.Index(plain, []byte(stamp)) + len(stamp)
 	a.plain = len(plain)
 	if compress == nil {
 		a.bodies = [][]byte{plain}

@@ -51,7 +51,8 @@ func (p *poster1) post(a *agent, body []byte) (status int, err error) {
 	if p.conn == nil {
 		return 0, net.ErrClosed
 	}
-	b := append(p.request[:0], "POST "+path+" HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\n"...)
+	b := append(p.request[:0], "POST "...)
+	b = append(append(b, a.path...), " HTTP/1.1\r\nHost: hub\r\nContent-Type: application/json\r\n"...)
 	if p.load.Encoding != "identity" {
 		b = append(append(append(b, "Content-Encoding: "...), p.load.Encoding...), "\r\n"...)
 	}
@@ -134,7 +135,7 @@ func (p *poster2) close() {
 }
 
 func (p *poster2) post(a *agent, body []byte) (status int, err error) {
-	req, err := http.NewRequest(http.MethodPost, "https://"+p.load.Address+path, bytes.NewReader(body))
+	req, err := http.NewRequest(http.MethodPost, "https://"+p.load.Address+a.path, bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}

@@ -193,7 +193,7 @@ func TestWhatAnalystsMayRead(t *testing.T) {
 			t.Errorf("%s: %v", table, err)
 		}
 	}
-	if got, want := fmt.Sprint(denied), "[fleet_key_changes fleet_keys hub_heartbeats key_last key_last_feed rejected_reports]"; got != want {
+	if got, want := fmt.Sprint(denied), "[controller_key_last_feed fleet_key_changes fleet_keys hub_heartbeats key_last key_last_feed rejected_reports]"; got != want {
 		t.Errorf("denied %s, want %s", got, want)
 	}
 }

@@ -85,17 +85,17 @@ type Embedded struct {
 
 // Retention says how long rows are kept, by the hub's receive time.
 type Retention struct {
-	Reports time.Duration `yaml:"reports" doc:"host_reports and rejected_items; 0: for ever"`
-	Raw     time.Duration `yaml:"raw" doc:"host_report_bodies; 0: for ever"`
-	Guests  time.Duration `yaml:"guests" doc:"guest_reports; 0: for ever"`
+	Reports time.Duration `yaml:"reports" doc:"host_reports, controller_reports and rejected_items; 0: for ever"`
+	Raw     time.Duration `yaml:"raw" doc:"host_report_bodies and controller_report_bodies; 0: for ever"`
+	Guests  time.Duration `yaml:"guests" doc:"guest_reports and controller_apps; 0: for ever"`
 	Events  time.Duration `yaml:"events" doc:"events; 0: for ever"`
 }
 
 // Ingest bounds what agents may do.
 type Ingest struct {
 	PollInterval     time.Duration `yaml:"poll_interval" doc:"the reporting interval that agents are told"`
-	HostRate         yamlfile.Rate `yaml:"host_rate" doc:"reports of one host, over it 429; bursts of twice as many. 10/s is 9,000 times what a host sends every 15 minutes: it stops loops, and no host that catches up. 0: no limit"`
-	CustomerRate     yamlfile.Rate `yaml:"customer_rate" doc:"reports of one customer's hosts together, over it 429; bursts of twice as many. 2000/s is what 1.8 million hosts send every 15 minutes, or 4,000 hosts that come back at once. 0: no limit"`
+	HostRate         yamlfile.Rate `yaml:"host_rate" doc:"reports of one host, and reports and events of the controller in one guest, each, over it 429; bursts of twice as many. 10/s is 9,000 times what a host sends every 15 minutes: it stops loops, and no host that catches up. 0: no limit"`
+	CustomerRate     yamlfile.Rate `yaml:"customer_rate" doc:"reports of one customer's hosts together, and as much again of its controllers, over it 429; bursts of twice as many. 2000/s is what 1.8 million hosts send every 15 minutes, or 4,000 hosts that come back at once. 0: no limit"`
 	MaxConnections   int           `yaml:"max_connections" doc:"connections on listen, over it 503"`
 	MaxInFlightBytes yamlfile.Size `yaml:"max_in_flight_bytes" doc:"request bodies in memory, over it 503; one customer's may take no more than is left for the others; at least 32MiB"`
 }

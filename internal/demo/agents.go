@@ -15,8 +15,11 @@ import (
 // guestsPerHost is about what a small Proxmox host runs.
 const guestsPerHost = 6
 
-// agents are the simulated agents of all enrolled hosts. Hosts may join while
-// others report.
+// controllersPerHost are the guests of a host in which a controller reports.
+const controllersPerHost = 1
+
+// agents are the simulated agents of all enrolled hosts, with the controllers in their
+// guests. Hosts may join while others report.
 type agents struct {
 	url      string
 	interval time.Duration
@@ -37,26 +40,36 @@ func (a *agents) join(ctx context.Context, keys []simulate.Credential) (joined [
 		a.hosts = make(map[string]*simulate.Simulation)
 	}
 	keys = slices.DeleteFunc(slices.Clone(keys), func(c simulate.Credential) bool { return a.hosts[c.HostID] != nil })
-	if len(keys) == 0 {
+	joined = hostsOf(keys)
+	if len(joined) == 0 {
 		return nil, nil
 	}
 	group, err := simulate.New(simulate.Options{
-		URL: a.url, Keys: keys, Interval: a.interval, Guests: guestsPerHost,
+		URL: a.url, Keys: keys, Interval: a.interval, Guests: guestsPerHost, Controllers: controllersPerHost,
 		Acknowledged: func(string, [sha256.Size]byte) { a.once.Do(a.first) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	a.groups = append(a.groups, group)
-	for _, c := range keys {
-		a.hosts[c.HostID] = group
-		joined = append(joined, c.HostID)
+	for _, hostID := range joined {
+		a.hosts[hostID] = group
 	}
 	a.running.Go(func() { group.Run(ctx) })
 	return joined, nil
 }
 
-// accepted returns the number of reports that the hub answered with 200.
+// hostsOf returns the hosts among the owners of keys; the others are customers.
+func hostsOf(keys []simulate.Credential) (hosts []string) {
+	for _, c := range keys {
+		if c.HostID != "" {
+			hosts = append(hosts, c.HostID)
+		}
+	}
+	return hosts
+}
+
+// accepted returns the number of reports and events that the hub accepted.
 func (a *agents) accepted() (n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

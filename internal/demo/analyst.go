@@ -56,7 +56,7 @@ func (a *analyst) query(ctx context.Context, sql string) ([][]string, error) {
 }
 
 // eventRows are the events from a time on, oldest first.
-const eventRows = `SELECT event_id, type, host_id, customer_id, toUnixTimestamp64Milli(detected_at), silence_seconds
+const eventRows = `SELECT event_id, type, host_id, customer_id, toUnixTimestamp64Milli(detected_at), silence_seconds, source, guest_id, reason
 FROM events WHERE detected_at >= fromUnixTimestamp64Milli(%d) ORDER BY detected_at, at, event_id`
 
 // events returns the events that were not told yet.
@@ -83,10 +83,11 @@ func (a *analyst) events(ctx context.Context) ([]hub.Event, error) {
 }
 
 func eventOf(row []string) (e hub.Event, err error) {
-	if len(row) != 6 {
+	if len(row) != 9 {
 		return e, fmt.Errorf("an event of %d columns", len(row))
 	}
 	e.ID, e.Type, e.HostID, e.CustomerID = row[0], hub.EventType(row[1]), row[2], row[3]
+	e.Source, e.GuestID, e.Reason = row[6], row[7], row[8]
 	detected, err := strconv.ParseInt(row[4], 10, 64)
 	if err != nil {
 		return e, err
@@ -96,11 +97,16 @@ func eventOf(row []string) (e hub.Event, err error) {
 	return e, err
 }
 
-// countRows has one row a state of the active hosts, and one of all reports.
-const countRows = `SELECT 'reports', count() FROM host_reports WHERE received_at >= fromUnixTimestamp64Milli(%d)
+// countRows has one row a state of the active hosts, and one of all reports and
+// controllers' events.
+const countRows = `SELECT 'reports', count() FROM
+(
+    SELECT received_at AS at FROM host_reports UNION ALL SELECT received_at AS at FROM controller_reports
+    UNION ALL SELECT detected_at AS at FROM events WHERE source = 'controller'
+) WHERE at >= fromUnixTimestamp64Milli(%d)
 UNION ALL SELECT if(lifecycle = 'active', state, lifecycle) AS is, count() FROM hosts GROUP BY is`
 
-// counts returns the number of reports received since then that ClickHouse has
+// counts returns the number of reports and events received since then that ClickHouse has
 // ("reports"), and that of the hosts by state ("ok", "stale", …, "paused").
 func (a *analyst) counts(ctx context.Context, since time.Time) (map[string]int64, error) {
 	rows, err := a.query(ctx, fmt.Sprintf(countRows, since.UnixMilli()))

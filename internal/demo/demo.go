@@ -133,11 +133,11 @@ func (d *demo) prepare(ctx context.Context) error {
 	case err != nil:
 		return err
 	case made:
-		d.screen.say(time.Now(), "fleet", "made %s: %s of %s", d.folder.path(originDir), plural(len(keys), "host"), plural(len(customers), "customer"))
-	case len(keys) != d.Hosts:
-		d.screen.say(time.Now(), "fleet", "found %s: %s; another number needs another --dir", d.folder.path(originDir), plural(len(keys), "host"))
+		d.screen.say(time.Now(), "fleet", "made %s: %s of %s", d.folder.path(originDir), plural(len(hostsOf(keys)), "host"), plural(len(customers), "customer"))
+	case len(hostsOf(keys)) != d.Hosts:
+		d.screen.say(time.Now(), "fleet", "found %s: %s; another number needs another --dir", d.folder.path(originDir), plural(len(hostsOf(keys)), "host"))
 	default:
-		d.screen.say(time.Now(), "fleet", "found %s: %s", d.folder.path(originDir), plural(len(keys), "host"))
+		d.screen.say(time.Now(), "fleet", "found %s: %s", d.folder.path(originDir), plural(len(hostsOf(keys)), "host"))
 	}
 	return nil
 }
@@ -317,7 +317,11 @@ func (d *demo) lookAtReports(ctx context.Context) {
 		return
 	}
 	for _, e := range events {
-		d.screen.say(e.DetectedAt, string(e.Type), "%-20s %-11s silent for %.1f s", e.HostID, e.CustomerID, e.SilenceSeconds)
+		subject, what := e.HostID, fmt.Sprintf("silent for %.1f s", e.SilenceSeconds)
+		if e.Source == "controller" {
+			subject, what = e.GuestID, e.Reason
+		}
+		d.screen.say(e.DetectedAt, string(e.Type), "%-20s %-11s %s", subject, e.CustomerID, what)
 	}
 	d.screen.count(time.Now(), line(d.agents.accepted(), counts, d.fleet.Revision))
 }

@@ -179,6 +179,7 @@ func TestTour(t *testing.T) {
 	u.sees(`report +first report accepted after \d+\.\d s$`)
 	host := u.sees(`^  bin/hub demo stop (nordlicht-[0-9a-f]{8}) --dir `)[1]
 	u.learns("SELECT count() FROM hosts WHERE state = 'ok'", "6")
+	u.learns("SELECT count() FROM controllers", "6")
 
 	err := demo.Control(ctx, dir, "stop", "nordlicht-0")
 	if err == nil || !strings.Contains(err.Error(), "no agent of this demo is called nordlicht-0; there are nordlicht-") {

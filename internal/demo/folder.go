@@ -14,6 +14,7 @@ import (
 
 	"felhom.eu/hub/internal/fleetfile"
 	"felhom.eu/hub/internal/fleetops"
+	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/simulate"
 )
 
@@ -234,12 +235,26 @@ func (c customer) enroll(ctx context.Context, clone string, hosts int, keys *byt
 	if err := os.WriteFile(file, data, 0o644); err != nil {
 		return err
 	}
+	if err := c.addKey(clone, keys); err != nil {
+		return err
+	}
 	for i := range hosts {
 		if err := c.enrollOne(clone, i, keys); err != nil {
 			return err
 		}
 	}
 	return commit(ctx, clone, fmt.Sprintf("Enroll %s of %s", plural(hosts, "host"), c.name))
+}
+
+// addKey gives the customer's controllers a key.
+func (c customer) addKey(clone string, keys *bytes.Buffer) error {
+	added, err := fleetops.AddKey(clone, hub.CustomerOwner(c.name))
+	if err != nil {
+		return err
+	}
+	line, err := json.Marshal(map[string]string{"owner": added.Owner.String(), "api_key": added.APIKey.Reveal(), "file": fleetfile.CustomerPath(c.name)})
+	keys.Write(append(line, '\n'))
+	return err
 }
 
 // enrollOne enrolls the customer's host number i: the sites take turns.
@@ -267,7 +282,8 @@ func (c customer) enrollOne(clone string, i int, keys *bytes.Buffer) error {
 	return nil
 }
 
-// keys reads what the agents report with, hosts enrolled by hand included.
+// keys reads what the agents report with, hosts enrolled by hand included. There is
+// at least one host.
 func (f folder) keys() ([]simulate.Credential, error) {
 	file, err := os.Open(f.path(keysFile))
 	if err != nil {
@@ -275,6 +291,9 @@ func (f folder) keys() ([]simulate.Credential, error) {
 	}
 	defer file.Close()
 	keys, err := simulate.ReadKeys(file)
+	if err == nil && len(hostsOf(keys)) == 0 {
+		err = errors.New("no host's key is in it")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.path(keysFile), err)
 	}

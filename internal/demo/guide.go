@@ -19,7 +19,7 @@ func (d *demo) guide(e engine.Description) error {
 	if err != nil {
 		return err
 	}
-	host := keys[0].HostID
+	host := hostsOf(keys)[0]
 	var text bytes.Buffer
 	err = guideTemplate.Execute(&text, map[string]any{
 		"Title":  func(text string) string { return d.screen.paint("title", text) },

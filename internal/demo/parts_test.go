@@ -129,11 +129,17 @@ func TestPrepareMakesAValidFleet(t *testing.T) {
 		t.Fatal(problems, err)
 	}
 	keys, err := f.keys()
-	if err != nil || len(keys) != 5 || fleet.Len() != 5 {
+	if err != nil || len(keys) != 5+len(customers) || len(hostsOf(keys)) != 5 || fleet.Len() != 5 {
 		t.Fatal(keys, fleet.Len(), err)
 	}
 	base := hub.Thresholds{StaleAfter: 20 * time.Second, DownAfter: 40 * time.Second}
 	for _, key := range keys {
+		if c, ok := fleet.Customer(key.Customer); key.HostID == "" {
+			if !ok || len(c.Keys) != 1 {
+				t.Errorf("%s: %+v", key.Customer, c)
+			}
+			continue
+		}
 		h, ok := fleet.Enrolled(key.HostID)
 		if !ok || h.Labels["site"] == "" || !strings.HasPrefix(h.DisplayName, "pve-"+h.Labels["site"]) {
 			t.Errorf("%s: %+v", key.HostID, h)

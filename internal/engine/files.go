@@ -36,7 +36,7 @@ const (
 // hiddenTables are the tables of Options.Database that analyst may not read. The
 // feed of a hidden table is one: who reads it reads the table, with the rights
 // of its definer.
-var hiddenTables = []string{"fleet_keys", "fleet_key_changes", "hub_heartbeats", "key_last", "key_last_feed", "rejected_reports"}
+var hiddenTables = []string{"fleet_keys", "fleet_key_changes", "hub_heartbeats", "key_last", "key_last_feed", "controller_key_last_feed", "rejected_reports"}
 
 var (
 	//go:embed config.xml.tmpl

@@ -13,6 +13,8 @@ import (
 const (
 	mib = 1 << 20
 	gib = 1 << 30
+
+	firstVMID = 101
 )
 
 // Agent is one made-up host: it remembers what it reported, so that the next
@@ -72,7 +74,7 @@ func NewAgent(seed uint64, hostID string, guests int) *Agent {
 			storage: r.IntN(100) < 60, backups: r.IntN(100) < 50, restoreTests: r.IntN(100) < 20,
 			snapshots: r.IntN(100) < 30, audits: r.IntN(100) < 30,
 		},
-		wantGuests: guests, nextVMID: 101,
+		wantGuests: guests, nextVMID: firstVMID,
 		nightlyDay: -1,
 	}
 	a.cpu = a.baseCPU

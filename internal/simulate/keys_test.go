@@ -18,12 +18,17 @@ func TestReadKeys(t *testing.T) {
 		"as enroll prints them": {
 			text: `{"host_id":"acme-1","api_key":"` + one + `","file":"customers/acme/hosts/acme-1.yaml"}` + "\n\n" +
 				`{"host_id":"acme-2","api_key":"` + two + `"}`,
-			want: []Credential{{"acme-1", hub.NewSecret(one), "customers/acme/hosts/acme-1.yaml"}, {"acme-2", hub.NewSecret(two), ""}},
+			want: []Credential{{"acme-1", hub.NewSecret(one), "customers/acme/hosts/acme-1.yaml", ""}, {"acme-2", hub.NewSecret(two), "", ""}},
 		},
 		"the later key of a host counts": {
 			text: `{"host_id":"acme-1","api_key":"` + one + "\"}\n" + `{"host_id":"acme-1","api_key":"` + two + `"}`,
-			want: []Credential{{"acme-1", hub.NewSecret(two), ""}},
+			want: []Credential{{"acme-1", hub.NewSecret(two), "", ""}},
 		},
+		"a customer's, as key add prints it": {
+			text: `{"owner":"customer/acme","key_id":"k1","api_key":"` + one + `","file":"f"}` + "\n" + `{"owner":"customer/acme","key_id":"k2","api_key":"` + two + `"}`,
+			want: []Credential{{"", hub.NewSecret(two), "", "acme"}},
+		},
+		"a global key":  {text: `{"owner":"fleet","api_key":"` + one + `"}`, says: "owner is no customer"},
 		"empty":         {text: "\n", says: "no keys"},
 		"no JSON":       {text: one, says: "line 1"},
 		"no host":       {text: "\n" + `{"api_key":"` + one + `"}`, says: "line 2: host_id"},

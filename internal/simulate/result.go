@@ -16,15 +16,16 @@ import (
 // Result is what a simulation came to. Its JSON form is stable.
 type Result struct {
 	Hosts        int              `json:"hosts"`
+	Controllers  int              `json:"controllers"`
 	Seconds      float64          `json:"seconds"`      // from the first slot to the last answer
 	Sent         int64            `json:"sent"`         // requests, retries included
-	Acknowledged int64            `json:"acknowledged"` // reports answered with 200
+	Acknowledged int64            `json:"acknowledged"` // reports answered with 200, and events with 202
 	Throughput   float64          `json:"acknowledged_per_second"`
-	Retried      int64            `json:"retried"`    // requests that repeated a report
-	SetAside     int64            `json:"set_aside"`  // reports refused for good
-	Pending      int64            `json:"pending"`    // reports kept for a later try
-	Skipped      int64            `json:"skipped"`    // slots at which a host was still busy with its last report
-	Bytes        int64            `json:"bytes"`      // of acknowledged reports
+	Retried      int64            `json:"retried"`    // requests that repeated a report or an event
+	SetAside     int64            `json:"set_aside"`  // reports and events refused for good
+	Pending      int64            `json:"pending"`    // reports and events kept for a later try
+	Skipped      int64            `json:"skipped"`    // slots at which a host or controller was still busy with its last report
+	Bytes        int64            `json:"bytes"`      // of acknowledged reports and events
 	Statuses     map[string]int64 `json:"statuses"`   // answers by HTTP status
 	Errors       map[string]int64 `json:"errors"`     // exchanges without an answer, by kind
 	Latency      Latency          `json:"latency_ms"` // of acknowledged reports

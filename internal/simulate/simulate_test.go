@@ -423,7 +423,7 @@ func TestResultAsJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"hosts":3,"seconds":1,"sent":0,"acknowledged":0,"acknowledged_per_second":0,"retried":0,"set_aside":0,"pending":0,"skipped":0,"bytes":0,` +
+	const want = `{"hosts":3,"controllers":0,"seconds":1,"sent":0,"acknowledged":0,"acknowledged_per_second":0,"retried":0,"set_aside":0,"pending":0,"skipped":0,"bytes":0,` +
 		`"statuses":{},"errors":{},"latency_ms":{"p50":0,"p90":0,"p99":0,"p99_9":0,"max":0}}`
 	if string(text) != want {
 		t.Errorf("got  %s\nwant %s", text, want)
