@@ -52,7 +52,7 @@ func NewOnce(from, to time.Time) (Once, error) {
 	case !o.From.Before(o.To):
 		return Once{}, mistake("to", "it closes before it opens", "to is later than from")
 	case o.To.Sub(o.From) > MaxDuration:
-		return Once{}, mistake("to", fmt.Sprintf("it is open for %s", o.To.Sub(o.From)), "at most 31 days")
+		return Once{}, mistake("to", fmt.Sprintf("it is open for %s", short(o.To.Sub(o.From))), "at most 31 days")
 	}
 	return o, nil
 }
@@ -106,4 +106,20 @@ func (m *Mistake) Error() string {
 
 func mistake(field, message, hint string) error {
 	return &Mistake{Field: field, Message: message, Hint: hint}
+}
+
+// short writes a duration as files do: 4h, 1h30m, 2d.
+func short(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= day && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }

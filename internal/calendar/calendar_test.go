@@ -135,11 +135,11 @@ func TestMistakes(t *testing.T) {
 	for want, change := range map[string]func(*Rule){
 		`start: "2026-01-13" is no local time (as 2026-01-13T22:00:00; without an offset: the zone stands in timeZone)`:           func(r *Rule) { r.Start = "2026-01-13" },
 		`start: "2026-01-13T22:00:00Z" is no local time (as 2026-01-13T22:00:00; without an offset: the zone stands in timeZone)`: func(r *Rule) { r.Start = "2026-01-13T22:00:00Z" },
-		`start: the year 1999 (2000 to 2100)`:                                                                                  func(r *Rule) { r.Start = "1999-12-31T22:00:00" },
-		`duration: it is open for 59s (whole seconds, 1 minute to 31 days)`:                                                    func(r *Rule) { r.Duration = 59 * time.Second },
-		`duration: it is open for 744h0m1s (whole seconds, 1 minute to 31 days)`:                                               func(r *Rule) { r.Duration = MaxDuration + time.Second },
-		`duration: it is open for 25h0m0s, and opens again after 24h0m0s (shorter than the time from one opening to the next)`: func(r *Rule) { r.Duration = 25 * time.Hour },
-		`duration: it never closes (to let a host alone for good: state: paused)`:                                              func(r *Rule) { r.Duration = 24 * time.Hour },
+		`start: the year 1999 (2000 to 2100)`:                                                                         func(r *Rule) { r.Start = "1999-12-31T22:00:00" },
+		`duration: it is open for 59s (whole seconds, 1 minute to 31 days)`:                                           func(r *Rule) { r.Duration = 59 * time.Second },
+		`duration: it is open for 744h0m1s (whole seconds, 1 minute to 31 days)`:                                      func(r *Rule) { r.Duration = MaxDuration + time.Second },
+		`duration: it is open for 25h, and opens again after 1d (shorter than the time from one opening to the next)`: func(r *Rule) { r.Duration = 25 * time.Hour },
+		`duration: it never closes (to let a host alone for good: state: paused)`:                                     func(r *Rule) { r.Duration = 24 * time.Hour },
 	} {
 		rule := good
 		change(&rule)

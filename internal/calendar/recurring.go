@@ -64,7 +64,7 @@ func NewRecurring(rule Rule) (*Recurring, error) {
 		return nil, err
 	}
 	if rule.Duration < time.Minute || rule.Duration > MaxDuration || rule.Duration%time.Second != 0 {
-		return nil, mistake("duration", fmt.Sprintf("it is open for %s", rule.Duration), "whole seconds, 1 minute to 31 days")
+		return nil, mistake("duration", fmt.Sprintf("it is open for %s", short(rule.Duration)), "whole seconds, 1 minute to 31 days")
 	}
 	if !option.Until.IsZero() {
 		r.until = option.Until.Unix()
@@ -95,7 +95,7 @@ func (r *Recurring) checkDistances() error {
 		if n > 0 {
 			distance := time.Duration(wall-last) * time.Second
 			if distance < r.rule.Duration {
-				return mistake("duration", fmt.Sprintf("it is open for %s, and opens again after %s", r.rule.Duration, distance),
+				return mistake("duration", fmt.Sprintf("it is open for %s, and opens again after %s", short(r.rule.Duration), short(distance)),
 					"shorter than the time from one opening to the next")
 			}
 			closes = closes || distance > r.rule.Duration
@@ -217,8 +217,8 @@ func (r *Recurring) End() (time.Time, bool) {
 func (r *Recurring) Zone() *time.Location { return r.rule.Zone }
 
 // String returns "FREQ=MONTHLY;BYDAY=2TU from 2026-01-13T22:00:00 Europe/Berlin,
-// for 4h0m0s".
+// for 4h".
 func (r *Recurring) String() string {
 	start := time.Unix(r.start, 0).UTC().Format("2006-01-02T15:04:05")
-	return fmt.Sprintf("%s from %s %s, for %s", r.rule.Every, start, r.rule.Zone, r.rule.Duration)
+	return fmt.Sprintf("%s from %s %s, for %s", r.rule.Every, start, r.rule.Zone, short(r.rule.Duration))
 }

@@ -130,6 +130,27 @@ func TestInitIdentity(t *testing.T) {
 	}
 }
 
+// TestScaffoldSuggestsWhatTheProjectHas: what fleet.yaml of init has in comments is
+// what the project's own says.
+func TestScaffoldSuggestsWhatTheProjectHas(t *testing.T) {
+	own, err := os.ReadFile("../../fleet/fleet.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := scaffold.ReadFile("scaffold/fleet.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, suggested, found := strings.Cut(string(ours), "  keys: []                        # global keys; hub fleet key add fleet\n")
+	for _, key := range []string{"  # deadlines:", "  # maintenance:", "  #   -"} {
+		found = found && strings.Contains(suggested, "\n"+key)
+		suggested = strings.Replace(suggested, "\n"+key, "\n"+strings.Replace(key, "# ", "", 1), 1)
+	}
+	if !found || !strings.HasSuffix(string(own), suggested) {
+		t.Errorf("fleet/fleet.yaml does not end with\n%s", suggested)
+	}
+}
+
 // TestScaffoldIsTheProjects keeps what init writes and the project's own fleet
 // the same, as far as both have it. (The schemas come from the same Go types.)
 func TestScaffoldIsTheProjects(t *testing.T) {

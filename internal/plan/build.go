@@ -38,6 +38,7 @@ func New(base, head []fs.FS, o Options) (*Plan, error) {
 			Base: o.Base, Head: o.Head, Onto: o.Onto, Path: o.Path, now: o.Now,
 			Structural: []hub.Problem{}, Mistakes: []Mistake{}, Warnings: []Warning{},
 			Hosts: []HostChange{}, Customers: []CustomerChange{}, Keys: []KeyChange{}, Thresholds: []ThresholdChange{},
+			Deadlines: []DeadlineChange{}, Windows: []WindowChange{}, Events: []EventChange{},
 			Settings: []ValueChange{}, Recipients: []RecipientChange{}, Specs: []SpecChange{}, Reports: []Report{},
 			desired: map[string]hostSpec{},
 		},
@@ -53,6 +54,7 @@ func New(base, head []fs.FS, o Options) (*Plan, error) {
 	b.compareCustomers()
 	b.compareHosts()
 	b.compareThresholds()
+	b.compareDeadlines()
 	if err := b.guard(); err != nil {
 		return nil, err
 	}
@@ -70,6 +72,7 @@ type builder struct {
 	affected []unread                     // those for whose hosts something else holds above
 	more     map[string]*fleetfile.Single // those of unread that had to be read, by path
 	bad      map[string]bool              // hosts' files of the head with mistakes, by path
+	reached  map[string]reach             // hosts of the head by customer; nil: not counted yet
 }
 
 // unread is a host's file that was not parsed.
@@ -319,6 +322,9 @@ func (b *builder) compareFleets() {
 	b.setting("name", before.Name, after.Name)
 	b.setting("guards.allowRemoval", strconv.Itoa(before.AllowRemoval), strconv.Itoa(after.AllowRemoval))
 	b.monitor("", before.Monitor, after.Monitor)
+	b.deadlineSettings("", before.Deadlines, after.Deadlines)
+	b.compareEvents(before, after)
+	b.compareWindows(hub.FleetOwner(), before.Maintenance, after.Maintenance)
 	if b.base.fleet != b.head.fleet {
 		b.compareKeys(hub.FleetOwner(), b.base.fleet, b.head.fleet)
 	}
@@ -381,6 +387,8 @@ func (b *builder) compareCustomers() {
 			add(map[bool]string{true: "blocked", false: "unblocked"}[to.Blocked], "", "")
 		}
 		b.monitor("customer "+name+" ", from.Monitor, to.Monitor)
+		b.deadlineSettings("customer "+name+" ", from.Deadlines, to.Deadlines)
+		b.compareWindows(hub.CustomerOwner(name), from.Maintenance, to.Maintenance)
 		b.compareKeys(hub.CustomerOwner(name), before, after)
 	}
 }
@@ -413,6 +421,9 @@ func (b *builder) finish() {
 	slices.SortStableFunc(b.Keys, func(x, y KeyChange) int {
 		return cmp.Or(cmp.Compare(ownerRank(x.Owner), ownerRank(y.Owner)), cmp.Compare(x.Owner, y.Owner))
 	})
+	slices.SortStableFunc(b.Windows, func(x, y WindowChange) int {
+		return cmp.Or(cmp.Compare(ownerRank(x.Owner), ownerRank(y.Owner)), cmp.Compare(x.Owner, y.Owner), cmp.Compare(x.Window, y.Window))
+	})
 	b.collectHosts()
 	switch {
 	case len(b.Structural) > 0:
@@ -435,7 +446,7 @@ func (p *Plan) sortWarnings() {
 
 func (p *Plan) empty() bool {
 	return len(p.Mistakes)+len(p.Hosts)+len(p.Customers)+len(p.Keys)+len(p.Thresholds)+
-		len(p.Settings)+len(p.Recipients)+len(p.Specs) == 0
+		len(p.Deadlines)+len(p.Windows)+len(p.Events)+len(p.Settings)+len(p.Recipients)+len(p.Specs) == 0
 }
 
 // collectHosts notes the hosts that the plan is about, for AddReports.

@@ -54,6 +54,7 @@ func (b *builder) come(after *fleetfile.Single) {
 	}
 	b.host(after.Host, "enrolled", "", string(after.Host.Lifecycle))
 	b.expiring(hub.HostOwner(after.Host.ID), after, nil)
+	b.compareWindows(hub.HostOwner(after.Host.ID), nil, after.Host.Maintenance)
 	b.needsKey(after.Host)
 }
 
@@ -82,6 +83,7 @@ func (b *builder) compareHost(before, after *fleetfile.Single) {
 	if from.Lifecycle == hub.Retired {
 		before = nil
 	}
+	b.compareWindows(hub.HostOwner(to.ID), from.Maintenance, to.Maintenance)
 	b.compareKeys(hub.HostOwner(to.ID), before, after)
 	b.needsKey(to)
 }

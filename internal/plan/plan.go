@@ -49,7 +49,10 @@ type Plan struct {
 	Customers  []CustomerChange  `json:"customers"`
 	Keys       []KeyChange       `json:"keys"`
 	Thresholds []ThresholdChange `json:"thresholds"`
-	Settings   []ValueChange     `json:"settings"` // of fleet.yaml
+	Deadlines  []DeadlineChange  `json:"deadlines"`
+	Windows    []WindowChange    `json:"windows"`           // of maintenance
+	Events     []EventChange     `json:"controller_events"` // that controllers may send
+	Settings   []ValueChange     `json:"settings"`          // of fleet.yaml
 	Recipients []RecipientChange `json:"recipients"`
 	Specs      []SpecChange      `json:"specs"` // inert: never sent to an agent
 
@@ -141,6 +144,38 @@ type ThresholdChange struct {
 	AtOnce        []string `json:"at_once,omitempty"` // hosts that this would alarm about at once, by their last reports
 	before, after hub.Thresholds
 	watched       bool
+}
+
+// DeadlineChange is a change of the longest time from one success to the next, as
+// it holds for the guests of hosts. Durations are as in the files; "off" is not
+// watched.
+type DeadlineChange struct {
+	SetBy    string   `json:"set_by"`             // the owner whose file did it
+	Customer string   `json:"customer,omitempty"` // of all Hosts; empty where set by the fleet
+	Hosts    []string `json:"hosts"`
+	Deadline string   `json:"deadline"` // backup, restore_test or pbs_verify
+	From     string   `json:"from"`
+	To       string   `json:"to"`
+	Effect   string   `json:"effect"`
+}
+
+// WindowChange is what happens to a maintenance window.
+type WindowChange struct {
+	Owner  string      `json:"owner"` // host/<id>, customer/<name> or fleet
+	Window string      `json:"window"`
+	Change string      `json:"change"`            // added, removed or changed
+	Hosts  int         `json:"hosts"`             // for which it holds
+	AtMost bool        `json:"at_most,omitempty"` // Hosts counts all files that were not looked into
+	From   string      `json:"from,omitempty"`    // when it opens, and why
+	To     string      `json:"to,omitempty"`
+	Next   []time.Time `json:"next,omitempty"`   // openings from now on, the first three
+	Effect string      `json:"effect,omitempty"` // at the time of the merge
+}
+
+// EventChange is a type of event that controllers may send, or no longer.
+type EventChange struct {
+	Type   string `json:"type"`
+	Change string `json:"change"` // taken or refused, from now on
 }
 
 // ValueChange is a setting that changes.

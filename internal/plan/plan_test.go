@@ -235,7 +235,7 @@ func TestPlanOfNothing(t *testing.T) {
 			t.Parallel()
 			dir := repository(t, archive)
 			p := compare(t, dir, "HEAD~1", "HEAD~1")
-			if p.Verdict != plan.Nothing && p.Verdict != plan.Rejected || len(p.Hosts)+len(p.Customers)+len(p.Keys)+len(p.Thresholds)+len(p.Settings)+len(p.Recipients)+len(p.Specs)+len(p.Mistakes)+p.FilesChanged > 0 {
+			if p.Verdict != plan.Nothing && p.Verdict != plan.Rejected || len(p.Hosts)+len(p.Customers)+len(p.Keys)+len(p.Thresholds)+len(p.Deadlines)+len(p.Windows)+len(p.Events)+len(p.Settings)+len(p.Recipients)+len(p.Specs)+len(p.Mistakes)+p.FilesChanged > 0 {
 				t.Errorf("a plan of no change says\n%s", p.Text())
 			}
 			first, second := compare(t, dir, "HEAD~1", "HEAD"), compare(t, dir, "HEAD~1", "HEAD")
@@ -321,7 +321,7 @@ func TestPlanBackwards(t *testing.T) {
 				t.Errorf("%s: %s: %+d", name, what, n)
 			}
 		}
-		if len(there.Specs) != len(back.Specs) || len(there.Thresholds) != len(back.Thresholds) || len(there.Settings) != len(back.Settings) || len(there.Recipients) != len(back.Recipients) {
+		if len(there.Specs) != len(back.Specs) || len(there.Thresholds) != len(back.Thresholds) || len(there.Deadlines) != len(back.Deadlines) || len(there.Events) != len(back.Events) || len(there.Settings) != len(back.Settings) || len(there.Recipients) != len(back.Recipients) {
 			t.Errorf("%s: not the same number of changes:\n%s\n%s", name, there.Text(), back.Text())
 		}
 	}

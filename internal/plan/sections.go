@@ -39,7 +39,7 @@ func (p *Plan) sections() []section {
 	all := []section{
 		p.structuralSection(),
 		p.mistakeSection(), p.warningSection(), p.hostSection(), p.customerSection(), p.keySection(), p.thresholdSection(),
-		p.settingSection(), p.recipientSection(), p.specSection(), p.reportSection(), p.realitySection(),
+		p.deadlineSection(), p.windowSection(), p.eventSection(), p.settingSection(), p.recipientSection(), p.specSection(), p.reportSection(), p.realitySection(),
 	}
 	var list []section
 	for _, s := range all {
@@ -150,15 +150,58 @@ func instant(t time.Time, none string) string {
 func (p *Plan) thresholdSection() section {
 	s := section{title: "When hosts alarm", columns: columns("hosts", "set by", "stale after", "down after", "effect")}
 	for _, t := range p.Thresholds {
-		hosts := t.Hosts[0]
-		if len(t.Hosts) > 1 {
-			hosts = fmt.Sprintf("%d hosts, as %s", len(t.Hosts), t.Hosts[0])
-		}
 		effect := t.Effect
 		if n := len(t.AtOnce); n > 0 {
 			effect += "; at once: " + listed(t.AtOnce)
 		}
-		s.rows = append(s.rows, []string{hosts, t.SetBy, fromTo(t.StaleFrom, t.StaleTo), fromTo(t.DownFrom, t.DownTo), effect})
+		s.rows = append(s.rows, []string{hostsText(t.Hosts), t.SetBy, fromTo(t.StaleFrom, t.StaleTo), fromTo(t.DownFrom, t.DownTo), effect})
+	}
+	return s
+}
+
+func hostsText(hosts []string) string {
+	if len(hosts) == 1 {
+		return hosts[0]
+	}
+	return fmt.Sprintf("%d hosts, as %s", len(hosts), hosts[0])
+}
+
+func (p *Plan) deadlineSection() section {
+	s := section{title: "Deadlines of guests", columns: columns("hosts", "set by", "deadline", "longest time", "effect")}
+	for _, d := range p.Deadlines {
+		s.rows = append(s.rows, []string{hostsText(d.Hosts), d.SetBy, d.Deadline, d.From + " → " + d.To, d.Effect})
+	}
+	return s
+}
+
+func (p *Plan) windowSection() section {
+	s := section{title: "Maintenance windows", note: "While one is open nobody is told of its hosts; what is still wrong when it closes is told then.",
+		columns: columns("'set by", "'window", "change", "hosts", "'when", "opens next"), whole: true}
+	for _, w := range p.Windows {
+		change, hosts := w.Change, count(w.Hosts, "host", "hosts")
+		if w.Effect != "" {
+			change += ", " + w.Effect
+		}
+		if w.AtMost {
+			hosts = "at most " + hosts
+		}
+		when := w.From + w.To
+		if w.Change == "changed" {
+			when = w.From + " → " + w.To
+		}
+		next := make([]string, len(w.Next))
+		for i, t := range w.Next {
+			next[i] = t.Format("2006-01-02 15:04 MST")
+		}
+		s.rows = append(s.rows, []string{w.Owner, w.Window, change, hosts, when, strings.Join(next, ", ")})
+	}
+	return s
+}
+
+func (p *Plan) eventSection() section {
+	s := section{title: "What controllers may send", columns: columns("'type", "from now on")}
+	for _, e := range p.Events {
+		s.rows = append(s.rows, []string{e.Type, e.Change})
 	}
 	return s
 }

@@ -81,6 +81,15 @@ func (p *Plan) deeds() []string {
 		affected += len(t.Hosts)
 	}
 	say("changes when", affected, "host alarms", "hosts alarm")
+	late := map[string]bool{}
+	for _, d := range p.Deadlines {
+		for _, id := range d.Hosts {
+			late[id] = true
+		}
+	}
+	say("changes the deadlines of", len(late), "host", "hosts")
+	say("changes", len(p.Windows), "maintenance window", "maintenance windows")
+	say("changes whether controllers may send", len(p.Events), "type of event", "types of events")
 	say("changes", len(p.Settings), "setting", "settings")
 	say("changes", len(p.Recipients), "recipient of seals", "recipients of seals")
 	say("changes", len(p.Specs), "inert value", "inert values")

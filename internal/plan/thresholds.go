@@ -14,12 +14,12 @@ import (
 	"felhom.eu/hub/internal/hub"
 )
 
-// readAffected reads the unchanged hosts' files that a changed threshold above
-// them reaches, as far as they may say something of their own. The others are
+// readAffected reads the unchanged hosts' files that a changed threshold or
+// deadline above them reaches, as far as they may say something of their own. The others are
 // active and take what holds above.
 func (b *builder) readAffected() error {
 	for _, u := range b.unread {
-		if b.above(&b.base, u.customer) != b.above(&b.head, u.customer) {
+		if b.above(&b.base, u.customer) != b.above(&b.head, u.customer) || b.deadlinesAbove(&b.base, u.customer) != b.deadlinesAbove(&b.head, u.customer) {
 			b.affected = append(b.affected, u)
 		}
 	}
@@ -30,7 +30,7 @@ func (b *builder) readAffected() error {
 	parsed := make([]*fleetfile.Single, len(names))
 	err = spread(len(b.head.views), len(names), func(worker, i int) error {
 		data, err := fs.ReadFile(b.head.views[worker], names[i])
-		if err == nil && fleetfile.Mentions(data, "monitor", "paused", "retired") {
+		if err == nil && fleetfile.Mentions(data, "monitor", "deadlines", "paused", "retired") {
 			parsed[i] = fleetfile.ParseSingle(names[i], data, true)
 		}
 		return err
@@ -98,6 +98,24 @@ func (b *builder) compareThresholds() {
 		r.setBy, r.customer = b.cause(before, after)
 		groups[r] = append(groups[r], after.ID)
 	}
+	b.eachPair(note)
+	for _, r := range slices.Collect(maps.Keys(groups)) {
+		hosts := groups[r]
+		slices.Sort(hosts)
+		b.Thresholds = append(b.Thresholds, ThresholdChange{
+			SetBy: r.setBy, Customer: r.customer, Hosts: hosts, Effect: effect(r.from, r.to, r.paused),
+			StaleFrom: length(r.from.StaleAfter), StaleTo: length(r.to.StaleAfter),
+			DownFrom: length(r.from.DownAfter), DownTo: length(r.to.DownAfter), before: r.from, after: r.to, watched: !r.paused,
+		})
+	}
+	slices.SortFunc(b.Thresholds, func(x, y ThresholdChange) int {
+		return cmp.Or(cmp.Compare(ownerRank(x.SetBy), ownerRank(y.SetBy)), cmp.Compare(x.SetBy, y.SetBy), cmp.Compare(x.Hosts[0], y.Hosts[0]))
+	})
+}
+
+// eachPair calls note with every host of both sides that changed, or above which
+// something did, as it is before and after.
+func (b *builder) eachPair(note func(before, after *hub.Host)) {
 	for id, after := range b.head.hosts {
 		before := b.base.hosts[id]
 		if before != nil && before.Host != nil && after.Host != nil && !b.bad[after.Name] {
@@ -113,18 +131,6 @@ func (b *builder) compareThresholds() {
 			note(h, h)
 		}
 	}
-	for _, r := range slices.Collect(maps.Keys(groups)) {
-		hosts := groups[r]
-		slices.Sort(hosts)
-		b.Thresholds = append(b.Thresholds, ThresholdChange{
-			SetBy: r.setBy, Customer: r.customer, Hosts: hosts, Effect: effect(r.from, r.to, r.paused),
-			StaleFrom: length(r.from.StaleAfter), StaleTo: length(r.to.StaleAfter),
-			DownFrom: length(r.from.DownAfter), DownTo: length(r.to.DownAfter), before: r.from, after: r.to, watched: !r.paused,
-		})
-	}
-	slices.SortFunc(b.Thresholds, func(x, y ThresholdChange) int {
-		return cmp.Or(cmp.Compare(ownerRank(x.SetBy), ownerRank(y.SetBy)), cmp.Compare(x.SetBy, y.SetBy), cmp.Compare(x.Hosts[0], y.Hosts[0]))
-	})
 }
 
 // cause tells whose file changed a host's thresholds: the nearest to the host.
