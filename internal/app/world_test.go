@@ -42,7 +42,8 @@ type world struct {
 	retry     bool              // agents try again at each beat
 	twice     bool              // an event may have more than one row
 	masses    []mass
-	newest    int64 // beat of the newest report
+	also      func() // posts what others than hosts do, with the hosts
+	newest    int64  // beat of the newest report
 }
 
 const reportEvery = 10 * time.Minute
@@ -51,8 +52,9 @@ const reportEvery = 10 * time.Minute
 type poster struct {
 	key    hub.Secret
 	silent bool
-	due    bool // a report waits to be posted
-	again  int  // number of a report that arrives once more at the next beat; 0: none does
+	due    bool                    // a report waits to be posted
+	again  int                     // number of a report that arrives once more at the next beat; 0: none does
+	body   func(number int) string // of its reports; nil: the usual
 	posts  int
 	*subject
 }
@@ -269,10 +271,17 @@ func (w *world) post() {
 		})
 	}
 	posting.Wait()
+	if w.also != nil && w.hub != nil {
+		w.also()
+	}
 }
 
 func (w *world) postOnce(a *poster, number int) {
-	req, err := http.NewRequest(http.MethodPost, "http://"+w.hub.Addr()+"/api/v1/host-report", strings.NewReader(reportBody(a.id, number)))
+	body := reportBody(a.id, number)
+	if a.body != nil {
+		body = a.body(number)
+	}
+	req, err := http.NewRequest(http.MethodPost, "http://"+w.hub.Addr()+"/api/v1/host-report", strings.NewReader(body))
 	if err != nil {
 		w.t.Error(err)
 		return
