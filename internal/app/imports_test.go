@@ -18,7 +18,7 @@ const module = "felhom.eu/hub"
 // layers is the law of imports: a package imports packages of lower layers
 // only. Tests may import what they like.
 var layers = [][]string{
-	{"internal/blind", "internal/fair", "internal/hub", "internal/logtest"},
+	{"internal/blind", "internal/fair", "internal/hub", "internal/logtest", "internal/outbound"},
 	{"internal/annotate", "internal/certs", "internal/control", "internal/engine", "internal/gitsync", "internal/message", "internal/rejected", "internal/seal", "internal/selfprobe", "internal/spool", "internal/watchdog", "internal/wire", "internal/yamlfile"},
 	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/fleetfile"},
 	{"internal/audit", "internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
