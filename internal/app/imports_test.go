@@ -20,7 +20,7 @@ const module = "felhom.eu/hub"
 var layers = [][]string{
 	{"internal/blind", "internal/fair", "internal/hub", "internal/logtest", "internal/outbound"},
 	{"internal/annotate", "internal/certs", "internal/control", "internal/engine", "internal/gitsync", "internal/message", "internal/rejected", "internal/seal", "internal/selfprobe", "internal/spool", "internal/watchdog", "internal/wire", "internal/yamlfile"},
-	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/fleetfile"},
+	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/fleetfile", "internal/notify"},
 	{"internal/audit", "internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
 	{"internal/app", "internal/bench"},
 	{"internal/demo", "internal/torture"},
@@ -42,6 +42,7 @@ var homes = map[string][]string{
 	"github.com/klauspost/compress":       {"internal/bench", "internal/httpapi"},
 	"github.com/prometheus/client_golang": {"internal/httpapi"},
 	"github.com/spf13/cobra":              {"cmd/hub"},
+	"github.com/wneessen/go-mail":         {"internal/notify"},
 	"golang.org/x/crypto":                 {"internal/gitsync", "internal/seal"},
 	"golang.org/x/sys":                    {"internal/engine", "internal/spool"},
 	"golang.org/x/term":                   {"cmd/hub"},

@@ -2,6 +2,7 @@ package message
 
 import (
 	"html"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -139,4 +140,44 @@ func clean(s string, limit int) string {
 func cutLast(s string) string {
 	_, size := utf8.DecodeLastRuneInString(s)
 	return s[:len(s)-size]
+}
+
+// RenderWithin is Render in at most limit characters: the longest facts are cut
+// short, as often as it takes, but never inside of markup.
+func (t Text) RenderWithin(d Dialect, limit int) string {
+	text := t.Render(d)
+	t.Facts = slices.Clone(t.Facts)
+	for utf8.RuneCountInString(text) > limit {
+		longest := 0
+		for i := range t.Facts {
+			if lengthOf(t.Facts[i].Value) > lengthOf(t.Facts[longest].Value) {
+				longest = i
+			}
+		}
+		if len(t.Facts) == 0 || lengthOf(t.Facts[longest].Value) <= shortest {
+			return text // the rest is bounded by what is written in this package
+		}
+		t.Facts[longest].Value = halved(t.Facts[longest].Value)
+		text = t.Render(d)
+	}
+	return text
+}
+
+func lengthOf(spans []Span) int {
+	n := 0
+	for _, s := range spans {
+		n += utf8.RuneCountInString(s.Text)
+	}
+	return n
+}
+
+const shortest = 8 // characters that are not worth cutting
+
+// halved drops the second half of what is there, and says so by an ellipsis.
+func halved(spans []Span) []Span {
+	if len(spans) > 2 {
+		return append(slices.Clone(spans[:len(spans)/2]), Span{Text: "…"})
+	}
+	runes := []rune(spans[0].Text)
+	return []Span{{string(runes[:len(runes)/2]) + "…", spans[0].Foreign}}
 }
