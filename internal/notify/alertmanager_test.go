@@ -225,6 +225,9 @@ func TestRecoveryEndsItsAlarm(t *testing.T) {
 			t.Errorf("%s leaves %q", c.end, got)
 		}
 		for key, p := range server.alerts {
+			if end := at.now().Add(-time.Minute); !p.EndsAt.Equal(end) {
+				t.Errorf("it ended at %v, want %v", p.EndsAt, end)
+			}
 			if slices.Contains(c.firing, key) && !p.StartsAt.Equal(testTime.Add(-time.Minute)) && len(c.alarms) == 1 {
 				t.Errorf("the end moved the start to %v", p.StartsAt)
 			}

@@ -94,7 +94,7 @@ func (m *mailer) converse(ctx context.Context, conn net.Conn, letter *mail.Msg) 
 	if m.implicit {
 		encrypted := tls.Client(conn, config)
 		if err := encrypted.HandshakeContext(ctx); err != nil {
-			return refusedTLS(ctx, err)
+			return ofHandshake(mailError(ctx, err), err)
 		}
 		conn = encrypted
 	}
@@ -110,7 +110,7 @@ func (m *mailer) converse(ctx context.Context, conn net.Conn, letter *mail.Msg) 
 			return &Error{Class: TLS}
 		}
 		if err := c.StartTLS(config); err != nil {
-			return refusedTLS(ctx, err)
+			return ofHandshake(mailError(ctx, err), err)
 		}
 	}
 	if err := m.authenticate(ctx, c); err != nil {
@@ -189,15 +189,6 @@ func (m *mailer) compose(msg Message) (*mail.Msg, error) {
 	letter.Subject(msg.Text.Subject)
 	letter.SetBodyString(mail.TypeTextPlain, msg.Text.Render(message.Plain))
 	return letter, nil
-}
-
-// refusedTLS classifies an error while the connection is encrypted.
-func refusedTLS(ctx context.Context, err error) *Error {
-	e := mailError(ctx, err)
-	if e.Class == Unreachable {
-		e.Class = TLS
-	}
-	return e
 }
 
 // mailError classifies an error of the conversation.

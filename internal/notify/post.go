@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
@@ -90,8 +91,8 @@ func (t *target) post(ctx context.Context, header http.Header, body []byte) ([]b
 	res, err := t.senders.client.Do(req)
 	if err != nil {
 		e := broken(ctx, err)
-		if e.Class == Unreachable && noTLS.Load() {
-			e.Class = TLS
+		if noTLS.Load() {
+			e = ofHandshake(e, err)
 		}
 		return nil, e
 	}
@@ -116,6 +117,16 @@ func broken(ctx context.Context, err error) *Error {
 		return &Error{Class: TLS}
 	}
 	return &Error{Class: Unreachable}
+}
+
+// ofHandshake tells a handshake that was refused, by whichever side, from one that
+// the connection did not live to see the end of.
+func ofHandshake(e *Error, err error) *Error {
+	var system syscall.Errno
+	if e.Class == Unreachable && !errors.As(err, &system) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return &Error{Class: TLS}
+	}
+	return e
 }
 
 // judge classifies a status of HTTP; nil is success.

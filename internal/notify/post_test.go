@@ -156,9 +156,13 @@ func TestBrokenConnections(t *testing.T) {
 	}
 	gone.Close()
 	s := newSenders(t, nil)
-	for what, host := range map[string]string{"reset": reset, "closed": closed, "nobody listens": gone.Addr().String(), "no such name": "nowhere.invalid"} {
-		sender := parse(t, s, "alertmanager+http://"+host+"/"+token)
-		wantError(t, what, sender.Send(t.Context(), example(hub.HostDown)), Error{Class: Unreachable})
+	for what, host := range map[string]string{"reset": reset, "closed": closed, "nobody listens": gone.Addr().String()} {
+		for _, url := range []string{"alertmanager+http://" + host + "/" + token, "alertmanager+https://" + host, "smtps://" + host + mailTail, "smtp://" + host + mailTail + "&tls=none"} {
+			if what == "reset" && strings.HasPrefix(url, "smtp:") {
+				continue // it waits for the client's first byte, and the client for its greeting
+			}
+			wantError(t, what+": "+url, parse(t, s, url).Send(t.Context(), example(hub.HostDown)), Error{Class: Unreachable})
+		}
 	}
 }
 
