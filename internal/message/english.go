@@ -24,7 +24,7 @@ var englishPhrases = map[hub.EventType]phrase{
 	hub.HostNeverReported: {
 		title:   "host never reported",
 		subject: "{host} has never reported",
-		lead:    "{host} is enrolled, and its first report has not come by the time it was due.",
+		lead:    "{host} is enrolled, and its first report had not come when it was due.",
 		next:    "Check that the agent is installed with the key of this host, or retire the host.",
 	},
 	hub.HostFlapping: {

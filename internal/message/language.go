@@ -113,8 +113,8 @@ var english = language{
 
 	severity: "Severity", customer: "Customer", host: "Host", guest: "Guest", hosts: "Hosts",
 	alarm: "Alarm since", since: "Since", when: "When", before: "Last before that", again: "Again since", lasted: "Lasted",
-	lastReport: "Last report", lastSuccess: "Last success", seen: "Seen in it", memory: "memory", disk: "disk",
-	detail: "In its own words", next: "What to do", dashboard: "Dashboard", runbook: "Runbook",
+	lastReport: "Last report", lastSuccess: "Last success", seen: "Last state", memory: "memory", disk: "disk",
+	detail: "Message", next: "What to do", dashboard: "Dashboard", runbook: "Runbook",
 
 	digestLead: "Not told one by one between %s and %s: %s.",
 	digestRest: "And more", digestNext: "Look at the dashboard, or ask the hub for the events: all of them are there.",
@@ -139,8 +139,8 @@ var german = language{
 
 	severity: "Einstufung", customer: "Kunde", host: "Host", guest: "Gast", hosts: "Hosts",
 	alarm: "Alarm seit", since: "Seit", when: "Wann", before: "Zuletzt davor", again: "Wieder seit", lasted: "Dauer",
-	lastReport: "Letzter Bericht", lastSuccess: "Letzter Erfolg", seen: "Darin zu sehen", memory: "Arbeitsspeicher", disk: "Festplatte",
-	detail: "Im Wortlaut", next: "Was zu tun ist", dashboard: "Dashboard", runbook: "Anleitung",
+	lastReport: "Letzter Bericht", lastSuccess: "Letzter Erfolg", seen: "Letzter Stand", memory: "Arbeitsspeicher", disk: "Festplatte",
+	detail: "Meldung", next: "Was zu tun ist", dashboard: "Dashboard", runbook: "Anleitung",
 
 	digestLead: "Nicht einzeln gemeldet zwischen %s und %s: %s.",
 	digestRest: "Außerdem", digestNext: "Sehen Sie im Dashboard nach oder fragen Sie den Hub nach den Ereignissen: Dort stehen alle.",

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 	_ "time/tzdata"
+	"unicode"
 	"unicode/utf8"
 
 	"felhom.eu/hub/internal/hub"
@@ -342,4 +343,42 @@ func TestParseLanguage(t *testing.T) {
 			t.Errorf("ParseLanguage(%q) = %q, %v", c.code, got, ok)
 		}
 	}
+}
+
+func TestRenderWithin(t *testing.T) {
+	in := example(t, hub.MassSilence, German)
+	in.Detail = strings.Repeat("a b", 300)
+	text := Write(in)
+	whole := utf8.RuneCountInString(text.Render(Markdown))
+	for limit := whole + 10; limit > 0; limit -= 50 {
+		got := text.RenderWithin(Markdown, limit)
+		if n := utf8.RuneCountInString(got); n > limit && limit > 600 {
+			t.Errorf("%d characters, the limit is %d", n, limit)
+		}
+		if strings.Count(got, "`")%2 != 0 || limit >= whole && got != text.Render(Markdown) {
+			t.Errorf("within %d:\n%s", limit, got)
+		}
+	}
+	if again := text.Render(Markdown); utf8.RuneCountInString(again) != whole {
+		t.Error("the text itself was cut")
+	}
+}
+
+func FuzzClean(f *testing.F) {
+	for _, seed := range []string{"", "pve-01", " a  b\t", "\x1b[31m\u202e", "ä\xff\u0300", strings.Repeat("x ", 50)} {
+		f.Add(seed, 10)
+	}
+	f.Fuzz(func(t *testing.T, s string, limit int) {
+		limit = 1 + limit&63
+		got := clean(s, limit)
+		if n := utf8.RuneCountInString(got); n > limit || !utf8.ValidString(got) || strings.TrimSpace(got) != got || strings.Contains(got, "  ") {
+			t.Errorf("clean(%q, %d) = %q", s, limit, got)
+		}
+		if strings.ContainsFunc(got, unicode.IsControl) {
+			t.Errorf("clean(%q) = %q", s, got)
+		}
+		if again := clean(got, limit); again != got {
+			t.Errorf("cleaned again, %q becomes %q", got, again)
+		}
+	})
 }

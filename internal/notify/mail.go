@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
 	"net"
+	netmail "net/mail"
 	"net/textproto"
 	"net/url"
 	"slices"
@@ -31,6 +34,9 @@ type mailer struct {
 	implicit bool // TLS from the first byte
 	plain    bool // no TLS at all
 }
+
+// Format implements fmt.Formatter: mail addresses are nobody's business, either.
+func (*mailer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "<mail channel>") }
 
 func (s *Senders) mail(u *url.URL) (Sender, error) {
 	m := &mailer{senders: s, host: u.Hostname(), login: loginOf(u), implicit: u.Scheme == "smtps"}
@@ -59,8 +65,10 @@ func (s *Senders) mail(u *url.URL) (Sender, error) {
 		return nil, err
 	}
 	m.from, m.to = q.Get("from"), strings.Split(q.Get("to"), ",")
-	_, m.domain, _ = strings.Cut(strings.TrimSuffix(m.from, ">"), "@")
-	if _, err := m.compose(Message{ID: "x"}); err != nil || len(q["from"]) != 1 || len(q["to"]) != 1 {
+	if sender, err := netmail.ParseAddress(m.from); err == nil {
+		m.domain = sender.Address[strings.LastIndexByte(sender.Address, '@')+1:]
+	}
+	if _, err := m.compose(Message{ID: "x"}); err != nil || m.domain == "" || len(q["from"]) != 1 || len(q["to"]) != 1 {
 		return nil, errors.New("from is one mail address, to is one or more with commas between: write ?from=hub@example.com&to=ops@example.com; a + in them is written as %2B")
 	}
 	return m, nil
@@ -85,7 +93,27 @@ func (m *mailer) Send(ctx context.Context, msg Message) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() }) // the library reads without a context
 	defer stop()
-	return m.converse(ctx, conn, letter)
+	return m.converse(ctx, &shortConn{conn, maxConversation}, letter)
+}
+
+// maxConversation is how many bytes a mail server may say, its certificates
+// included. The library would read a line of any length into memory.
+const maxConversation = 64 << 10
+
+// shortConn is a connection on which only so much can be read.
+type shortConn struct {
+	net.Conn
+	left int
+}
+
+// Read implements io.Reader.
+func (c *shortConn) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n, err := c.Conn.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
 }
 
 // converse speaks SMTP. What comes after the server took the letter cannot fail it.
@@ -174,7 +202,7 @@ func (m *mailer) deliver(c *smtp.Client, letter *mail.Msg) error {
 }
 
 func (m *mailer) compose(msg Message) (*mail.Msg, error) {
-	letter := mail.NewMsg()
+	letter := mail.NewMsg(mail.WithNoDefaultUserAgent())
 	if err := letter.From(m.from); err != nil {
 		return nil, err
 	}

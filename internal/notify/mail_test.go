@@ -249,13 +249,14 @@ func TestLetter(t *testing.T) {
 	m := example(hub.HostDown)
 	m.Text = message.Write(message.Input{Event: m.Event, Reader: message.Reader{Language: message.German},
 		Names: message.Names{Host: "Müller\r\nBcc: all@example.com", Customer: "Bäckerei Groß"}})
+	m.Event.Level = "critical\r\nBcc: all@example.com"
 	if err := parse(t, newSenders(t, certificate.Server), "smtp://"+server.address+mailTail).Send(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
 	letter := readLetter(t, server.letters[0])
 	for name, want := range map[string]string{
 		"From": `"Felhom" <hub@example.com>`, "To": "<ops@example.com>, <chef@example.com>", "Bcc": "", "Auto-Submitted": "auto-generated",
-		"X-Felhom-Event": "host_down", "X-Felhom-Severity": "critical", "Date": testTime.Format(time.RFC1123Z), "Content-Transfer-Encoding": "quoted-printable",
+		"X-Felhom-Event": "host_down", "User-Agent": "", "X-Mailer": "", "Date": testTime.Format(time.RFC1123Z), "Content-Transfer-Encoding": "quoted-printable",
 	} {
 		if got := letter.Header.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
@@ -334,4 +335,25 @@ func TestMailInTheClearOnlyWhereAllowed(t *testing.T) {
 	m := parse(t, s, "smtp://mail.example.com"+mailTail+"&tls=none").(*mailer)
 	m.address = "93.184.215.14:25" // as if the name led there
 	wantError(t, "in the clear", m.Send(t.Context(), example(hub.HostDown)), Error{Class: Forbidden})
+}
+
+// TestEndlessGreeting: a hostile server costs no memory.
+func TestEndlessGreeting(t *testing.T) {
+	written := make(chan int, 1)
+	address := listen(t, func(conn net.Conn) {
+		n, chunk := 0, []byte(strings.Repeat("2", 32<<10))
+		for n < 64<<20 {
+			k, err := conn.Write(chunk)
+			n += k
+			if err != nil {
+				break
+			}
+		}
+		written <- n
+	})
+	err := parse(t, newSenders(t, nil), "smtp://"+address+mailTail+"&tls=none").Send(t.Context(), example(hub.HostDown))
+	wantError(t, "endless", err, Error{Class: Unreachable})
+	if n := <-written; n >= 64<<20 {
+		t.Errorf("%d bytes were taken", n)
+	}
 }

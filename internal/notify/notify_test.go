@@ -218,3 +218,21 @@ func TestValidateConnectsToNothing(t *testing.T) {
 		t.Error("something was sent")
 	}
 }
+
+// FuzzParse: whatever stands in the file, there is a sender that keeps its secret,
+// or an error that repeats nothing of it.
+func FuzzParse(f *testing.F) {
+	for _, seed := range append(Kinds(), goodSlack, goodDiscord, goodTeams, goodTelegram, goodMail, "webhook+https://h.example/#"+secretOne+","+secretTwo, "smtp://[::1%25lo]:x?from=a", "telegram://:@") {
+		f.Add(seed)
+	}
+	s := New(Options{})
+	f.Fuzz(func(t *testing.T, text string) {
+		sender, err := s.Parse(hub.NewSecret(text + token))
+		if (sender == nil) == (err == nil) {
+			t.Errorf("%v, %v", sender, err)
+		}
+		if err != nil && strings.Contains(err.Error(), token) || strings.Contains(fmt.Sprintf("%+v", sender), token) {
+			t.Errorf("the secret is repeated: %v, %+v", err, sender)
+		}
+	})
+}
