@@ -18,9 +18,10 @@ const module = "felhom.eu/hub"
 // layers is the law of imports: a package imports packages of lower layers
 // only. Tests may import what they like.
 var layers = [][]string{
-	{"internal/blind", "internal/fair", "internal/hub", "internal/logtest"},
-	{"internal/annotate", "internal/calendar", "internal/certs", "internal/control", "internal/engine", "internal/gitsync", "internal/rejected", "internal/seal", "internal/selfprobe", "internal/spool", "internal/watchdog", "internal/wire", "internal/yamlfile"},
-	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/fleetfile"},
+	{"internal/blind", "internal/fair", "internal/hub", "internal/logtest", "internal/outbound"},
+	{"internal/annotate", "internal/calendar", "internal/certs", "internal/control", "internal/engine", "internal/gitsync", "internal/message", "internal/rejected", "internal/seal", "internal/selfprobe", "internal/spool", "internal/watchdog", "internal/wire", "internal/yamlfile"},
+	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/notify"},
+	{"internal/fleetfile"},
 	{"internal/audit", "internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
 	{"internal/app", "internal/bench"},
 	{"internal/demo", "internal/torture"},
@@ -43,6 +44,7 @@ var homes = map[string][]string{
 	"github.com/prometheus/client_golang": {"internal/httpapi"},
 	"github.com/spf13/cobra":              {"cmd/hub"},
 	"github.com/teambition/rrule-go":      {"internal/calendar"},
+	"github.com/wneessen/go-mail":         {"internal/notify"},
 	"golang.org/x/crypto":                 {"internal/gitsync", "internal/seal"},
 	"golang.org/x/sys":                    {"internal/engine", "internal/spool"},
 	"golang.org/x/term":                   {"cmd/hub"},

@@ -3,6 +3,7 @@ package hub
 import (
 	"fmt"
 	"iter"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,6 +62,9 @@ type Customer struct {
 	Monitor     Thresholds
 	Deadlines   Deadlines
 	Maintenance []Window
+	Channels    []*Channel // by which it is told of its own events
+	Language    string     // of its messages: en or de; empty: en
+	TimeZone    string     // IANA name, of the times in its messages; empty: UTC
 	Keys        []Key
 	File        string
 }
@@ -76,7 +80,9 @@ type FleetSpec struct {
 	Hosts     []*Host
 
 	Maintenance      []Window
-	ControllerEvents []EventType // that controllers may send; nil: DefaultControllerEvents
+	Channels         []*Channel     // the operators'
+	Outbound         []netip.Prefix // private networks that channels may reach
+	ControllerEvents []EventType    // that controllers may send; nil: DefaultControllerEvents
 
 	AllowRemoval int // guards.allowRemoval; see RemovalHeld
 }

@@ -65,6 +65,8 @@ const (
 
 	KindControllerReport RecordKind = 5 // body: a report as the controller sent it, decompressed
 	KindControllerEvent  RecordKind = 6 // body: an event as the controller sent it, decompressed
+
+	KindDelivery RecordKind = 7 // body: wire's encoding of what became of messages
 )
 
 // Report is a host report, decoded. Pointers are nil where the report gave no
