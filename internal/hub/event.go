@@ -83,7 +83,7 @@ func (t EventType) Severity() string {
 	case HostDown, ControllerDown, MassSilence:
 		return "critical"
 	case HostStale, HostNeverReported, HostFlapping, ControllerStale, ControllerFlapping,
-		BackupDeadline.Overdue(), RestoreTestDeadline.Overdue(), PBSVerifyDeadline.Overdue(), HubSwitchHeld, FleetRejected, FleetRewound, FleetHeld, FleetFrozen, HostFileRejected:
+		BackupDeadline.Overdue(), RestoreTestDeadline.Overdue(), PBSVerifyDeadline.Overdue(), HubSwitchHeld, ClickHouseAway, SpoolHigh, FleetRejected, FleetRewound, FleetHeld, FleetFrozen, HostFileRejected:
 		return "warning"
 	default:
 		return "info"
