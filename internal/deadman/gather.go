@@ -116,12 +116,14 @@ const announcedAtMost = 8 * 24 * time.Hour
 // addAnnouncements looks up what the hosts' agents said of maintenance, each in its
 // newest report.
 func (s *Switch) addAnnouncements(ctx context.Context, evidence []Evidence, t time.Time) error {
-	if len(evidence) == 0 {
-		return nil
-	}
-	oldest := t
+	oldest, any := t, false
 	for i := range evidence {
-		oldest = earlier(oldest, evidence[i].LastAt)
+		if at := evidence[i].LastAt; !at.IsZero() {
+			oldest, any = earlier(oldest, at), true
+		}
+	}
+	if !any {
+		return nil
 	}
 	announced, err := s.announcements(ctx, oldest, t)
 	for i := range evidence {

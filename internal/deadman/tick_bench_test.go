@@ -55,8 +55,46 @@ SELECT host_id, last_report_at + INTERVAL 1 SECOND, spool_id, spool_seq + ?, 2 F
 	}
 }
 
-// fleetOf is a switch over n hosts whose history is generated.
-func fleetOf(b *testing.B, n int) *deadman.Switch {
+// BenchmarkTickDeadlines is one evaluation of 100,000 hosts with ten guests each, all
+// of which have three deadlines; one in a hundred is overdue, and was told of.
+func BenchmarkTickDeadlines(b *testing.B) {
+	sw := fleetOf(b, 100_000, addGuests)
+	now := epoch
+	tick := func() {
+		now = now.Add(time.Second)
+		if err := sw.Tick(b.Context(), now); err != nil {
+			b.Fatal(err)
+		}
+	}
+	tick() // loads the states, and tells of what is overdue
+	if st := sw.Status(); st.Events[hub.BackupDeadline.Overdue()] != 10_000 {
+		b.Fatalf("%d backups are overdue", st.Events[hub.BackupDeadline.Overdue()])
+	}
+	for b.Loop() {
+		tick()
+	}
+}
+
+// addGuests gives every host ten guests, listed in its newest report.
+func addGuests(b *testing.B, conn ch.Conn, n int) {
+	const guest = "concat('acme-', leftPad(toString(intDiv(number, 10)), 8, '0')) AS host_id, toUInt32(101 + number % 10) AS vmid"
+	success := func(ago string) string {
+		return fmt.Sprintf("fromUnixTimestamp64Milli(toInt64(%d - %s), 'UTC')", epoch.UnixMilli(), ago)
+	}
+	for _, sql := range []string{
+		"INSERT INTO guest_deadlines (host_id, vmid, first_seen_at, backup_at, restore_test_at, pbs_verify_at) SELECT " + guest + ", " + success("86400000 * 60") + ", " +
+			success("if(number % 100 = 0, 86400000 * 2, number % 80000000)") + ", " + success("86400000 * (number % 30)") + ", " + success("86400000 * (number % 7)") + " FROM numbers(?)",
+		"INSERT INTO guest_last (host_id, vmid, last_seen_at, spool_seq, version) SELECT g.host_id, g.vmid, h.last_report_at, h.spool_seq, h.version FROM (SELECT " + guest + " FROM numbers(?)) AS g " +
+			"JOIN (SELECT * FROM host_last FINAL) AS h ON h.host_id = g.host_id",
+	} {
+		if err := conn.Exec(b.Context(), sql, n*10); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// fleetOf is a switch over n hosts whose history is generated, and what more adds.
+func fleetOf(b *testing.B, n int, more ...func(b *testing.B, conn ch.Conn, n int)) *deadman.Switch {
 	dsn := enginetest.DSN(b)
 	db, err := clickhouse.Open(clickhouse.Options{DSN: dsn})
 	if err != nil {
@@ -89,7 +127,10 @@ func fleetOf(b *testing.B, n int) *deadman.Switch {
 		}
 	}
 	addNews(b, conn, n)
-	spec := hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}}}
+	for _, add := range more {
+		add(b, conn, n)
+	}
+	spec := hub.FleetSpec{Customers: []*hub.Customer{{Name: "acme"}}, Deadlines: hub.Deadlines{26 * time.Hour, 35 * 24 * time.Hour, 8 * 24 * time.Hour}}
 	for i := range n {
 		spec.Hosts = append(spec.Hosts, active(fmt.Sprintf("acme-%08d", i)))
 	}
@@ -98,7 +139,7 @@ func fleetOf(b *testing.B, n int) *deadman.Switch {
 		b.Fatal(err)
 	}
 	return deadman.New(deadman.Options{
-		Store: db, Backlog: shipped{}, Journal: nowhere{}, Eyes: awake(time.UnixMilli(1)), Base: base, Logger: quiet,
+		Store: db, Deadlines: db, Backlog: shipped{}, Journal: nowhere{}, Eyes: awake(time.UnixMilli(1)), Base: base, Logger: quiet,
 		Timing: deadman.TimingFor(base.StaleAfter, 15*time.Minute), Fleet: func() *hub.Fleet { return fleet },
 		LastSeen: func(string) (hub.Receipt, bool) { return hub.Receipt{}, false },
 	})
