@@ -175,7 +175,7 @@ func someRule(t *rapid.T) (Rule, model) {
 		interval: rapid.IntRange(1, 3).Draw(t, "interval"),
 		count:    rapid.SampledFrom([]int{0, 0, 1, 2, 9}).Draw(t, "count"),
 		start: time.Date(2026, time.Month(rapid.IntRange(1, 12).Draw(t, "month")), rapid.IntRange(1, 31).Draw(t, "day"),
-			rapid.IntRange(0, 23).Draw(t, "hour"), rapid.SampledFrom([]int{0, 15, 30, 59}).Draw(t, "minute"), 0, 0, time.UTC),
+			rapid.SampledFrom([]int{0, 1, 2, 2, 2, 3, 12, 22, 23}).Draw(t, "hour"), rapid.SampledFrom([]int{0, 15, 30, 59}).Draw(t, "minute"), 0, 0, time.UTC),
 	}
 	every := fmt.Sprintf("FREQ=%s;INTERVAL=%d", m.freq, m.interval)
 	switch rapid.IntRange(0, 3).Draw(t, "by") {

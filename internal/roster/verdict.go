@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"reflect"
+	"slices"
 
 	"felhom.eu/hub/internal/fleetfile"
 	"felhom.eu/hub/internal/gitsync"
@@ -189,5 +190,11 @@ func compare(old, current *hub.Fleet) (added, removed, changed int) {
 func sameHost(a, b *hub.Host) bool {
 	was, is := *a, *b
 	was.Blob, is.Blob = "", ""
-	return reflect.DeepEqual(was, is)
+	was.Maintenance, is.Maintenance = nil, nil // a schedule remembers what it was asked
+	return reflect.DeepEqual(was, is) && slices.EqualFunc(a.Maintenance, b.Maintenance, sameWindow)
+}
+
+// sameWindow compares schedules by what they say of themselves.
+func sameWindow(a, b hub.Window) bool {
+	return a.Name == b.Name && a.Reason == b.Reason && a.Owner == b.Owner && fmt.Sprint(a.Schedule) == fmt.Sprint(b.Schedule)
 }
