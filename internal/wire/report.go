@@ -89,6 +89,7 @@ type decoder struct {
 	receivedAt   time.Time
 	identityOnly bool // items and sections, which never refuse a report, are passed over
 	vmids        set[uint32]
+	targets      set[string]
 	unlisted     int // rejected beyond maxRejected
 
 	names                               set[string] // at the top level
@@ -123,10 +124,18 @@ func (d *decoder) readMember(name string) (err error) {
 		d.section(name, d.cloudflared)
 	case "maintenance":
 		d.section(name, d.maintenance)
+	case "storage_targets":
+		d.list(name, d.storageTarget)
+	case "backups":
+		d.list(name, d.backup)
+	case "restore_tests":
+		d.list(name, d.restoreTest)
+	case "pbs_snapshots":
+		d.list(name, d.pbsSnapshot)
+	case "audit_tail":
+		d.list(name, d.auditEntry)
 	default:
-		if empty, ok := newItem[name]; ok {
-			d.list(name, func() error { return d.readItem(empty()) })
-		} else if foldsToIdentity(name) {
+		if foldsToIdentity(name) {
 			err = invalid("folded_name", "a name differs from host_id, reported_at or host only in case or by folding")
 		}
 	}
@@ -388,6 +397,7 @@ var (
 	errNameTwice    = errors.New("a name stands twice")
 	errVMID         = errors.New("vmid: not an integer from 1 to 4294967295")
 	errVMIDTwice    = errors.New("vmid: an earlier guest of this report has it")
+	errNameTaken    = errors.New("name: an earlier storage target of this report has it")
 	errSpec         = errors.New("spec: not an object")
 	errCloudflared  = errors.New("status: not a string of at most 32 characters")
 	errUntil        = errors.New("until: not an RFC 3339 time")
