@@ -36,7 +36,7 @@ func (f found) judge(seq uint64, w *want) verdict {
 		return f.judgeAlone(seq) // a newer hub could read it, and replayed it
 	}
 	var v verdict
-	for _, table := range clickhouse.Tables() {
+	for _, table := range clickhouse.Counted() {
 		t, n := f.in(table, seq), (*w)[table]
 		if table == "rejected_reports" || table == "events" && f.noEvents {
 			continue
@@ -85,6 +85,7 @@ func (f found) judgeReport(seq uint64) (v verdict) {
 	}
 	if !f.noGuests {
 		check("guest_reports", report.Guests)
+		check("storage_target_reports", report.Targets)
 	}
 	check("rejected_items", report.Items)
 	return v
@@ -96,7 +97,7 @@ func (f found) judgeAlone(seq uint64) verdict {
 	if f.in("host_reports", seq).Rows > 0 {
 		return f.judgeReport(seq)
 	}
-	for _, table := range clickhouse.Tables() {
+	for _, table := range clickhouse.Counted() {
 		if f.in(table, seq).Again > 0 {
 			return verdict{double: table}
 		}

@@ -14,7 +14,7 @@ type Tally struct {
 	Again uint64 // of Rows, those that are there more often than once
 
 	// Of host_reports only: the rows that the record has in other tables.
-	Guests, Items uint64
+	Guests, Targets, Items uint64
 }
 
 // Span is what host_reports and rejected_reports hold of one volume and hour.
@@ -31,6 +31,7 @@ var again = map[string]string{
 	tableBodies:   "1",
 	tableRejected: "1",
 	tableGuests:   "uniqExact(vmid)",
+	tableTargets:  "uniqExact(name)",
 	tableEvents:   "uniqExact(event_id)",
 	tableStates:   "uniqExact(host_id)",
 }
@@ -45,9 +46,9 @@ func (db *DB) Tallies(ctx context.Context, table string, r Range, from, to time.
 	if !ok {
 		once = "uniqExact(cityHash64(*))"
 	}
-	expected := "toUInt64(0), toUInt64(0)"
+	expected := "toUInt64(0), toUInt64(0), toUInt64(0)"
 	if table == tableReports {
-		expected = "toUInt64(max(guest_total)), toUInt64(max(rejected_total))"
+		expected = "toUInt64(max(guest_total)), toUInt64(max(storage_target_total)), toUInt64(max(rejected_total))"
 	}
 	sql := "SELECT spool_seq, count(), count() - " + once + ", " + expected + " FROM " + quoteName(table) +
 		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?"
@@ -68,7 +69,7 @@ func (db *DB) Tallies(ctx context.Context, table string, r Range, from, to time.
 		var seq uint64
 		var t Tally
 		var twice int64
-		if err := rows.Scan(&seq, &t.Rows, &twice, &t.Guests, &t.Items); err != nil {
+		if err := rows.Scan(&seq, &t.Rows, &twice, &t.Guests, &t.Targets, &t.Items); err != nil {
 			return nil, err
 		}
 		t.Again = uint64(twice)

@@ -46,7 +46,7 @@ const (
 // fragments are the texts that the schema shares with the code.
 var fragments = strings.NewReplacer(
 	"{{host_last}}", hostLastValues, "{{guest_last}}", guestLastValues, "{{key_last_values}}", keyLastValues,
-	"{{key_uses}}", keyUses)
+	"{{key_uses}}", keyUses, "{{version}}", version)
 
 // feed is a latest-state table behind a table of the stream.
 type feed struct {
