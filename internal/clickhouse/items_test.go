@@ -175,3 +175,30 @@ func TestLatestItems(t *testing.T) {
 		}
 	}
 }
+
+// Items go after their retention, counted from the report that the row is of; what is
+// needed to judge stays.
+func TestRetentionOfItems(t *testing.T) {
+	db, conn := open(t)
+	for _, keep := range []time.Duration{0, 730 * 24 * time.Hour} {
+		for range 2 {
+			if err := db.SetRetention(t.Context(), clickhouse.Retention{Items: keep}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	old, young := withBackup(1, now.AddDate(-3, 0, 0), "ok", now.AddDate(-3, 0, 0)), withBackup(2, now, "ok", now)
+	old.Report.Backups[0].StartedAt = now.AddDate(-3, 0, -1)
+	insertSections(t, db, &clickhouse.Ahead{}, old, young)
+	if err := conn.Exec(t.Context(), "OPTIMIZE TABLE backup_items FINAL"); err != nil {
+		t.Fatal(err)
+	}
+	if n := one[uint64](t, conn, "SELECT sum(spool_seq) FROM backup_reports"); n != 2 {
+		t.Errorf("the rows %d are left, want the young one", n)
+	}
+	const sql = "SELECT groupArray(name) FROM (SELECT name FROM system.tables WHERE database = currentDatabase() AND engine_full LIKE '% TTL %' ORDER BY name)"
+	if got, want := fmt.Sprint(one[[]string](t, conn, sql)), "[audit_items backup_items pbs_snapshot_items restore_test_items]"; got != want {
+		t.Errorf("tables that forget: %s, want %s", got, want)
+	}
+}
