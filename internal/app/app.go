@@ -164,7 +164,7 @@ func New(o Options) (a *App, err error) {
 
 func (a *App) switchOptions(every deadman.Every, recall *deadman.Recall) deadman.Options {
 	return deadman.Options{
-		Store: a.db, Records: a.db, Ready: a.databaseReady, Backlog: (*backlog)(a), Journal: a.spool, Eyes: a.sight, Memory: a.spool,
+		Store: a.db, Deadlines: a.db, Records: a.db, Ready: a.databaseReady, Backlog: (*backlog)(a), Journal: a.spool, Eyes: a.sight, Memory: a.spool,
 		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, FirstSeen: a.acceptor.FirstSeen, Recall: recall,
 		Newcomers: a.acceptor.Newcomers, Announced: a.acceptor.Announced,
 		Base: a.thresholds(), Timing: a.timing(), Interval: a.cfg.Monitor.Interval, Now: a.now, Every: every,

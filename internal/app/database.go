@@ -69,7 +69,7 @@ func Password(cfg *config.Config) (hub.Secret, error) {
 
 func retention(cfg *config.Config) clickhouse.Retention {
 	r := cfg.ClickHouse.Retention
-	return clickhouse.Retention{Reports: r.Reports, Raw: r.Raw, Guests: r.Guests, Events: r.Events}
+	return clickhouse.Retention{Reports: r.Reports, Raw: r.Raw, Guests: r.Guests, Items: r.Items, Events: r.Events}
 }
 
 // scratchDir makes a private folder in data_dir; remove deletes it.

@@ -225,7 +225,7 @@ func (a *auditor) alone(ctx context.Context, r clickhouse.Range, hour time.Time,
 func (a *auditor) look(ctx context.Context, r clickhouse.Range, from, to time.Time) (found, error) {
 	f := found{noBodies: a.expired(a.Retention.Raw, from), noGuests: a.expired(a.Retention.Guests, from),
 		noEvents: a.expired(a.Retention.Events, from), tables: map[string]map[uint64]clickhouse.Tally{}}
-	for _, table := range clickhouse.Tables() {
+	for _, table := range clickhouse.Counted() {
 		var err error
 		if f.tables[table], err = a.Store.Tallies(ctx, table, r, from, to); err != nil {
 			return f, err

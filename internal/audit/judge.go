@@ -47,7 +47,7 @@ func (f found) judge(seq uint64, w *want) verdict {
 		return f.judgeAlone(seq) // a newer hub could read it, and replayed it
 	}
 	var v verdict
-	for _, table := range clickhouse.Tables() {
+	for _, table := range clickhouse.Counted() {
 		t, n := f.in(table, seq), (*w)[table]
 		if table == "rejected_reports" || table == "events" && f.noEvents {
 			continue
@@ -96,6 +96,7 @@ func (f found) judgeReport(seq uint64, of reportTables) (v verdict) {
 	}
 	if !f.noGuests {
 		check(of.parts, report.Parts)
+		check("storage_target_reports", report.Targets)
 	}
 	check("rejected_items", report.Items)
 	return v
@@ -109,7 +110,7 @@ func (f found) judgeAlone(seq uint64) verdict {
 			return f.judgeReport(seq, of)
 		}
 	}
-	for _, table := range clickhouse.Tables() {
+	for _, table := range clickhouse.Counted() {
 		if f.in(table, seq).Again > 0 {
 			return verdict{double: table}
 		}

@@ -14,8 +14,8 @@ type Tally struct {
 	Again uint64 // of Rows, those that are there more often than once
 
 	// Of host_reports and controller_reports only: the rows that the record has in
-	// other tables, of guests or apps and of what was left out.
-	Parts, Items uint64
+	// other tables, of guests or apps, of storage targets and of what was left out.
+	Parts, Targets, Items uint64
 }
 
 // Span is what the tables of reports and rejected_reports hold of one volume and hour.
@@ -32,6 +32,7 @@ var again = map[string]string{
 	tableBodies:   "1",
 	tableRejected: "1",
 	tableGuests:   "uniqExact(vmid)",
+	tableTargets:  "uniqExact(name)",
 	tableEvents:   "uniqExact(event_id)",
 
 	tableControllers:      "1",
@@ -51,12 +52,12 @@ func (db *DB) Tallies(ctx context.Context, table string, r Range, from, to time.
 	if !ok {
 		once = "uniqExact(cityHash64(*))"
 	}
-	expected := "toUInt64(0), toUInt64(0)"
+	expected := "toUInt64(0), toUInt64(0), toUInt64(0)"
 	switch table {
 	case tableReports:
-		expected = "toUInt64(max(guest_total)), toUInt64(max(rejected_total))"
+		expected = "toUInt64(max(guest_total)), toUInt64(max(storage_target_total)), toUInt64(max(rejected_total))"
 	case tableControllers:
-		expected = "toUInt64(max(app_total)), toUInt64(max(rejected_total))"
+		expected = "toUInt64(max(app_total)), toUInt64(0), toUInt64(max(rejected_total))"
 	}
 	sql := "SELECT spool_seq, count(), count() - " + once + ", " + expected + " FROM " + quoteName(table) +
 		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?"
@@ -77,7 +78,7 @@ func (db *DB) Tallies(ctx context.Context, table string, r Range, from, to time.
 		var seq uint64
 		var t Tally
 		var twice int64
-		if err := rows.Scan(&seq, &t.Rows, &twice, &t.Parts, &t.Items); err != nil {
+		if err := rows.Scan(&seq, &t.Rows, &twice, &t.Parts, &t.Targets, &t.Items); err != nil {
 			return nil, err
 		}
 		t.Again = uint64(twice)

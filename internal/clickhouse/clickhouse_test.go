@@ -32,7 +32,7 @@ func open(t *testing.T) (*clickhouse.DB, driver.Conn) {
 }
 
 // openEmpty returns a database without tables, and a plain connection to it.
-func openEmpty(t *testing.T) (*clickhouse.DB, driver.Conn) {
+func openEmpty(t testing.TB) (*clickhouse.DB, driver.Conn) {
 	t.Helper()
 	dsn := enginetest.DSN(t)
 	db, err := clickhouse.Open(clickhouse.Options{DSN: dsn})

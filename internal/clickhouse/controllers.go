@@ -32,6 +32,14 @@ func (b *Batch) AddControllerReport(r ControllerRow) {
 	}
 }
 
+// AddControllerBackup adds the backup that a controller tells of to what its guest's
+// deadline is judged by.
+func (b *Batch) AddControllerBackup(r ControllerRow, ahead *Ahead) {
+	host, vmid, _ := hub.ParseGuestID(r.Report.GuestID)
+	at := *r.Report.LastBackupAt
+	b.AddSuccess(Success{HostID: host, VMID: vmid, Deadline: hub.BackupDeadline, Item: itemName("controller", at), At: at, ReceivedAt: r.ReceivedAt}, ahead)
+}
+
 // AddControllerEvent adds an event that a controller sent.
 func (b *Batch) AddControllerEvent(at hub.Receipt, e hub.Event) {
 	e.At = clampTime(e.At) // the controller's clock says what it likes

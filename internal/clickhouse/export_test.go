@@ -19,7 +19,8 @@ func (db *DB) MigrateTo(ctx context.Context, version int, now time.Time) error {
 			return err
 		}
 	}
-	return nil
+	// Rows of this hub have columns that the older one's did not.
+	return db.exec(ctx, "ALTER TABLE host_reports ADD COLUMN IF NOT EXISTS storage_target_total UInt32")
 }
 
 // ApplyPart executes the first n statements of a step, as a hub that died during

@@ -62,7 +62,7 @@ const (
 // fragments are the texts that the schema shares with the code.
 var fragments = strings.NewReplacer(
 	"{{host_last}}", hostLastValues, "{{guest_last}}", guestLastValues, "{{controller_last}}", controllerLastValues,
-	"{{key_last_values}}", keyLastValues, "{{key_uses}}", hostKeyUses, "{{all_key_uses}}", keyUses)
+	"{{key_last_values}}", keyLastValues, "{{key_uses}}", hostKeyUses, "{{all_key_uses}}", keyUses, "{{version}}", version)
 
 // feed is a latest-state table behind a table of the stream.
 type feed struct {

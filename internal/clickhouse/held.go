@@ -27,21 +27,22 @@ func bit(table string) uint32 { return bits[table] }
 
 var bits = func() map[string]uint32 {
 	m := map[string]uint32{}
-	for i, table := range Tables() {
+	for i, table := range Counted() {
 		m[table] = 1 << i
 	}
 	return m
 }()
 
-// Held looks for the records of a range in every table, and returns those that
+// Held looks for the records of a range in every table that is [Counted], and returns those that
 // are anywhere, by sequence number.
 func (db *DB) Held(ctx context.Context, r Range) (map[uint64]Held, error) {
 	ctx, cancel := db.queryContext(ctx, nil)
 	defer cancel()
-	sql := union(Tables(), func(table string) string {
+	sql := union(Counted(), func(table string) string {
 		owes := "0"
 		if table == tableReports {
-			owes = fmt.Sprintf("%d + if(guest_total > 0, %d, 0) + if(rejected_total > 0, %d, 0)", bit(tableBodies), bit(tableGuests), bit(tableItems))
+			owes = fmt.Sprintf("%d + if(guest_total > 0, %d, 0) + if(storage_target_total > 0, %d, 0) + if(rejected_total > 0, %d, 0)",
+				bit(tableBodies), bit(tableGuests), bit(tableTargets), bit(tableItems))
 		}
 		return fmt.Sprintf("spool_seq, toUInt32(%d) AS has, toUInt32(%s) AS owes", bit(table), owes)
 	})

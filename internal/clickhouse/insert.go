@@ -22,8 +22,8 @@ func (r Range) String() string { return fmt.Sprintf("%s/%d-%d", r.SpoolID, r.Fir
 
 // Insert sends the batch's rows for one table as one block under token, and
 // returns nil when the server has them durably, or had them already under the
-// same token. Any error leaves the outcome open. A table without rows is done
-// at once.
+// same token; of a table that is [Repeatable] the token does not matter. Any error
+// leaves the outcome open. A table without rows is done at once.
 func (db *DB) Insert(ctx context.Context, b *Batch, table, token string) error {
 	return db.insertBlock(ctx, table, b.block(table), token)
 }
@@ -32,7 +32,11 @@ func (db *DB) insertBlock(ctx context.Context, table string, rows block, token s
 	if rows.rows() == 0 {
 		return nil
 	}
-	ctx, cancel := db.queryContext(ctx, insertSettings(token))
+	settings := insertSettings(token)
+	if Repeatable(table) {
+		settings = repeatSettings
+	}
+	ctx, cancel := db.queryContext(ctx, settings)
 	defer cancel()
 	columns := rows.columns()
 	names := make([]string, len(columns))
@@ -106,6 +110,10 @@ func insertSettings(token string) ch.Settings {
 		"log_comment":                                        token,
 	}
 }
+
+// repeatSettings are on inserts into tables that are Repeatable: what is sent again
+// is not left out, because a server may have lost it since.
+var repeatSettings = ch.Settings{"async_insert": 0, "insert_deduplicate": 0}
 
 // Count returns how many rows of a range a table holds.
 func (db *DB) Count(ctx context.Context, table string, r Range) (uint64, error) {

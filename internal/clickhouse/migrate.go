@@ -209,13 +209,14 @@ func splitStatements(text string) []statement {
 type Retention struct {
 	Reports time.Duration // host_reports, controller_reports, rejected_items
 	Raw     time.Duration // host_report_bodies, controller_report_bodies
-	Guests  time.Duration // guest_reports, controller_apps
+	Guests  time.Duration // guest_reports, storage_target_reports, controller_apps
+	Items   time.Duration // backup_reports, restore_test_reports, pbs_snapshot_reports, agent_audit
 	Events  time.Duration // events
 }
 
 // SetRetention makes the tables' TTL what r says, and touches only those whose
-// TTL differs. Whole parts are dropped (ttl_only_drop_parts), so rows go within
-// a day (events: a month) after their time.
+// TTL differs. Of the stream whole parts are dropped (ttl_only_drop_parts), so rows
+// go within a day (events: a month) after their time.
 func (db *DB) SetRetention(ctx context.Context, r Retention) error {
 	for _, t := range r.tables() {
 		if err := db.setTTL(ctx, t); err != nil {
@@ -240,6 +241,11 @@ func (r Retention) tables() []lifetime {
 		{tableControllers, "received_at", r.Reports},
 		{tableControllerBodies, "received_at", r.Raw},
 		{tableApps, "received_at", r.Guests},
+		{tableTargets, "received_at", r.Guests},
+		{tableBackups, "received_at", r.Items},
+		{tableRestoreTests, "received_at", r.Items},
+		{tableSnapshots, "received_at", r.Items},
+		{tableAudit, "received_at", r.Items},
 		{tableEvents, "detected_at", r.Events},
 	}
 }

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"cmp"
 	"crypto/sha256"
+	"slices"
 	"time"
 
 	"felhom.eu/hub/internal/blind"
@@ -69,6 +70,15 @@ type Batch struct {
 	overdue  deadlineStates
 	commits  fleetCommits
 	blind    blindTimes
+	targets  storageTargets
+
+	// Of tables that are Repeatable.
+	backups      backupItems
+	restoreTests restoreTestItems
+	snapshots    pbsSnapshotItems
+	audit        auditItems
+	ahead        successesAhead
+	deadlines    guestDeadlines
 
 	controllers      controllerReports
 	controllerBodies controllerBodies
@@ -87,6 +97,14 @@ const (
 	tableOverdue  = "deadline_state"
 	tableCommits  = "fleet_commits"
 	tableBlind    = "hub_blind"
+	tableTargets  = "storage_target_reports"
+
+	tableBackups      = "backup_items"
+	tableRestoreTests = "restore_test_items"
+	tableSnapshots    = "pbs_snapshot_items"
+	tableAudit        = "audit_items"
+	tableAhead        = "successes_ahead"
+	tableDeadlines    = "guest_deadlines"
 
 	tableControllers      = "controller_reports"
 	tableControllerBodies = "controller_report_bodies"
@@ -97,12 +115,28 @@ const (
 const RejectedTable = tableRejected
 
 // Tables names every table that the spool feeds, in the order of insertion.
-// Bodies come before reports, so that who sees a report finds its body; events
-// come after what they are about. The last is [RejectedTable]: it takes what the
-// others refuse.
+// Bodies and items come before reports, so that who sees a report finds what it
+// brought; events come after what they are about. The last is [RejectedTable]: it
+// takes what the others refuse.
 func Tables() []string {
-	return []string{tableBodies, tableReports, tableGuests, tableControllerBodies, tableControllers, tableApps, tableItems, tableStates, tableOverdue, tableCommits, tableBlind, tableEvents, tableRejected}
+	return []string{tableBodies, tableBackups, tableRestoreTests, tableSnapshots, tableAudit, tableAhead, tableDeadlines,
+		tableReports, tableGuests, tableTargets, tableControllerBodies, tableControllers, tableApps, tableItems,
+		tableStates, tableOverdue, tableCommits, tableBlind, tableEvents, tableRejected}
 }
+
+// Repeatable reports whether rows of a table may be inserted any number of times:
+// what is there counts once. Such a table tells nothing of whether it has a record.
+func Repeatable(table string) bool {
+	switch table {
+	case tableBackups, tableRestoreTests, tableSnapshots, tableAudit, tableAhead, tableDeadlines:
+		return true
+	}
+	return false
+}
+
+// Counted names the tables of [Tables] that are not [Repeatable]: every record has
+// its rows there exactly once.
+func Counted() []string { return slices.DeleteFunc(Tables(), Repeatable) }
 
 func (b *Batch) block(table string) block {
 	switch table {
@@ -132,6 +166,20 @@ func (b *Batch) block(table string) block {
 		return &b.blind
 	case tableEvents:
 		return &b.events
+	case tableTargets:
+		return &b.targets
+	case tableBackups:
+		return &b.backups
+	case tableRestoreTests:
+		return &b.restoreTests
+	case tableSnapshots:
+		return &b.snapshots
+	case tableAudit:
+		return &b.audit
+	case tableAhead:
+		return &b.ahead
+	case tableDeadlines:
+		return &b.deadlines
 	default:
 		panic("clickhouse: no table " + table)
 	}
@@ -149,14 +197,17 @@ func (b *Batch) Reset() {
 // Rows returns the number of rows for a table.
 func (b *Batch) Rows(table string) int { return b.block(table).rows() }
 
-// AddReport adds a report's rows: itself, its body, its guests and what was
-// left out of it.
+// AddReport adds a report's rows in tables that are [Counted]: itself, its body, its
+// guests and storage targets, and what was left out of it. AddSection adds the others.
 func (b *Batch) AddReport(r ReportRow) {
 	at := source{r.ReceivedAt, r.CustomerID, r.Report.HostID, r.SpoolID.String(), r.Seq}
 	b.reports.add(at, r)
 	b.bodies.add(at, r.Body)
 	for i := range r.Report.Guests {
 		b.guests.add(at, &r.Report.Guests[i])
+	}
+	for i := range r.Report.StorageTargets {
+		b.targets.add(at, &r.Report.StorageTargets[i])
 	}
 	for i := range r.Report.Rejected {
 		b.items.add(at, &r.Report.Rejected[i])
@@ -248,6 +299,7 @@ type hostReports struct {
 	memTotal, memUsed, diskTotal, diskUsed        values[*uint64]
 	memPercent, diskPercent                       values[*float64]
 	guestTotal, guestRunning, rejected, bodyBytes values[uint32]
+	targetTotal                                   values[uint32]
 	cloudflared, maintenanceReason                values[string]
 	maintenanceUntil                              values[*time.Time]
 	bodySHA256                                    values[[]byte]
@@ -277,6 +329,7 @@ func (c *hostReports) add(at source, row ReportRow) {
 	c.diskPercent = append(c.diskPercent, r.DiskPercent())
 	c.guestTotal = append(c.guestTotal, uint32(len(r.Guests)))
 	c.guestRunning = append(c.guestRunning, uint32(r.GuestRunning()))
+	c.targetTotal = append(c.targetTotal, uint32(len(r.StorageTargets)))
 	c.rejected = append(c.rejected, uint32(len(r.Rejected)))
 	c.bodyBytes = append(c.bodyBytes, uint32(len(row.Body)))
 	c.cloudflared = append(c.cloudflared, r.CloudflaredStatus)
@@ -309,6 +362,7 @@ func (c *hostReports) columns() []column {
 		column{"disk_percent", &c.diskPercent},
 		column{"guest_total", &c.guestTotal},
 		column{"guest_running", &c.guestRunning},
+		column{"storage_target_total", &c.targetTotal},
 		column{"cloudflared_status", &c.cloudflared},
 		column{"maintenance_until", &c.maintenanceUntil},
 		column{"maintenance_reason", &c.maintenanceReason},

@@ -87,7 +87,8 @@ type Embedded struct {
 type Retention struct {
 	Reports time.Duration `yaml:"reports" doc:"host_reports, controller_reports and rejected_items; 0: for ever"`
 	Raw     time.Duration `yaml:"raw" doc:"host_report_bodies and controller_report_bodies; 0: for ever"`
-	Guests  time.Duration `yaml:"guests" doc:"guest_reports and controller_apps; 0: for ever"`
+	Guests  time.Duration `yaml:"guests" doc:"guest_reports, storage_target_reports and controller_apps; 0: for ever"`
+	Items   time.Duration `yaml:"items" doc:"backup_reports, restore_test_reports, pbs_snapshot_reports and agent_audit; 0: for ever"`
 	Events  time.Duration `yaml:"events" doc:"events; 0: for ever"`
 }
 
@@ -132,7 +133,7 @@ func Default() *Config {
 		Fleet:       Fleet{Branch: "main", Path: "fleet", Interval: time.Minute, Mint: "off"},
 		ClickHouse: ClickHouse{
 			Embedded:  Embedded{HTTPPort: 8123},
-			Retention: Retention{Reports: 90 * day, Raw: 14 * day, Guests: 90 * day},
+			Retention: Retention{Reports: 90 * day, Raw: 14 * day, Guests: 90 * day, Items: 730 * day},
 		},
 		Ingest: Ingest{
 			PollInterval: 15 * time.Minute, HostRate: 10, CustomerRate: 2000,

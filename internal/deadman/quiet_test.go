@@ -22,10 +22,10 @@ func TestQuietAcrossSummerTime(t *testing.T) {
 	announced := time.Date(2026, 3, 29, 4, 30, 0, 0, berlin)
 	q := Quiet{Windows: []hub.Window{{Name: "night", Owner: hub.FleetOwner(), Schedule: night}}, From: announced.Add(-time.Hour), Until: announced}
 	for at, until := range map[time.Time]time.Time{
-		time.Date(2026, 1, 10, 23, 0, 0, 0, berlin):   time.Date(2026, 1, 11, 3, 0, 0, 0, berlin),
-		time.Date(2026, 3, 28, 23, 0, 0, 0, berlin):   time.Date(2026, 3, 29, 4, 30, 0, 0, berlin), // 5 h end at 4:00, the announcement goes on
-		time.Date(2026, 10, 24, 23, 0, 0, 0, berlin):  time.Date(2026, 10, 25, 2, 0, 0, 0, time.FixedZone("CET", 3600)),
-		time.Date(2026, 10, 24, 21, 59, 0, 0, berlin): {},
+		time.Date(2026, 1, 10, 23, 0, 0, 0, berlin):                      time.Date(2026, 1, 11, 3, 0, 0, 0, berlin),
+		time.Date(2026, 3, 28, 23, 0, 0, 0, berlin):                      time.Date(2026, 3, 29, 4, 30, 0, 0, berlin), // 5 h end at 4:00, the announcement goes on
+		time.Date(2026, 10, 24, 23, 0, 0, 0, berlin):                     time.Date(2026, 10, 25, 2, 0, 0, 0, time.FixedZone("CET", 3600)),
+		time.Date(2026, 10, 24, 21, 59, 0, 0, berlin):                    {},
 		time.Date(2026, 10, 25, 2, 0, 0, 0, time.FixedZone("CET", 3600)): {},
 	} {
 		by, got := q.At(at)

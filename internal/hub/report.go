@@ -87,8 +87,13 @@ type Report struct {
 	MaintenanceUntil                     *time.Time
 	MaintenanceReason                    string
 
-	Guests   []Guest
-	Rejected []RejectedItem
+	Guests         []Guest
+	StorageTargets []StorageTarget
+	Backups        []Backup
+	RestoreTests   []RestoreTest
+	PBSSnapshots   []PBSSnapshot
+	AuditTail      []AuditEntry
+	Rejected       []RejectedItem
 }
 
 // MemPercent returns used/total × 100, nil where total is 0 or absent or used is absent.

@@ -43,6 +43,7 @@ type cut struct {
 	batch   clickhouse.Batch
 	entries []entry
 	bytes   int
+	items   int       // elements of lists that may become rows when it is delivered
 	damaged bool      // it was frozen with records that cannot be read any more
 	month   time.Time // partition of its events; zero: it has none
 
@@ -56,6 +57,8 @@ type entry struct {
 	reason string    // why it cannot become rows; empty: it can
 	add    func(*clickhouse.Batch)
 	items  []hub.RejectedItem // parts of an accepted report that are left out
+
+	lists *lists // of a report that can be read; nil: it has none
 }
 
 // CutState is the name under which the spool keeps the last cut.
@@ -205,7 +208,7 @@ func (c *cut) fits(e entry) bool {
 	return e.SpoolID == c.SpoolID &&
 		e.ReceivedAt.UTC().Truncate(day).Equal(c.entries[0].ReceivedAt.UTC().Truncate(day)) &&
 		(e.month.IsZero() || c.month.IsZero() || e.month.Equal(c.month)) &&
-		len(c.entries) < maxCutRecords && c.bytes+len(e.Body) <= maxCutBytes && c.rows() < maxCutRows
+		len(c.entries) < maxCutRecords && c.bytes+len(e.Body) <= maxCutBytes && c.rows() < maxCutRows && c.items < maxCutRows
 }
 
 const day = 24 * time.Hour
@@ -245,6 +248,9 @@ func (c *cut) append(e entry) {
 	e.add(&c.batch)
 	c.entries = append(c.entries, e)
 	c.bytes += len(e.Body)
+	if e.lists != nil {
+		c.items += e.lists.items
+	}
 	c.Last, c.End = e.Seq, e.End
 }
 
@@ -257,13 +263,13 @@ func decode(e spool.Entry) entry {
 		var report *hub.Report
 		if report, err = wire.DecodeReport(e.Body, e.ReceivedAt); err == nil {
 			row := clickhouse.ReportRow{Receipt: e.Receipt, CustomerID: e.CustomerID, KeyID: e.KeyID, Body: e.Body, Report: report}
-			return entry{Entry: e, items: report.Rejected, add: func(b *clickhouse.Batch) { b.AddReport(row) }}
+			return entry{Entry: e, items: report.Rejected, lists: listsOf(row), add: func(b *clickhouse.Batch) { b.AddReport(row) }}
 		}
 	case hub.KindControllerReport:
 		var report *hub.ControllerReport
 		if report, err = wire.DecodeControllerReport(e.Body); err == nil {
 			row := clickhouse.ControllerRow{Receipt: e.Receipt, CustomerID: e.CustomerID, KeyID: e.KeyID, Body: e.Body, Report: report}
-			return entry{Entry: e, items: report.Rejected, add: func(b *clickhouse.Batch) { b.AddControllerReport(row) }}
+			return entry{Entry: e, items: report.Rejected, lists: backupOf(row), add: func(b *clickhouse.Batch) { b.AddControllerReport(row) }}
 		}
 	case hub.KindControllerEvent:
 		var sent *hub.ControllerEvent

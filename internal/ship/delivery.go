@@ -44,11 +44,16 @@ func (s *Shipper) delivery(c *cut, table string, first, last uint64, doubt bool)
 // block: a block that was acknowledged and is not there goes under the next
 // generation of its token, under which nothing can be running.
 //
+// A table that is Repeatable has no doubts: its rows are sent until they are taken.
+//
 // Which run of the server it is, is not asked for a block that was never sent: if
 // it is a later one than was noted, a retry only looks at the table in vain.
 func (d *delivery) attempt(ctx context.Context) error {
 	if d.want == 0 {
 		return nil
+	}
+	if clickhouse.Repeatable(d.table) {
+		return d.s.o.Store.Insert(ctx, d.batch, d.table, "")
 	}
 	boot := d.s.boot
 	if d.doubt || boot == "" {

@@ -33,7 +33,7 @@ type recorder struct {
 }
 
 func (r *recorder) Insert(ctx context.Context, b *clickhouse.Batch, table, token string) error {
-	if b.Rows(table) > 0 {
+	if b.Rows(table) > 0 && !clickhouse.Repeatable(table) {
 		r.note(b, table, token)
 	}
 	return r.faulty.Insert(ctx, b, table, token)

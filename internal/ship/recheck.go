@@ -29,6 +29,9 @@ import (
 //
 // It works in small steps between the cuts, so that new reports never wait for it.
 //
+// Rows of tables that are Repeatable cannot be looked for: those of all records are
+// sent again.
+//
 // Not looked for are rows that retention may have dropped, and records that are
 // in rejected_reports. Rows that somebody deleted by hand while the spool keeps
 // their records come back.
@@ -38,6 +41,7 @@ type recheck struct {
 	done bool   // it was
 
 	at, end  spool.Cursor // what is still to be looked for
+	known    repeats      // by the records that were
 	since    time.Time    // received_at of the first record that was; zero: none was
 	runs     []run        // of what was: what is missing
 	open     *delivery    // of that: what is being sent
@@ -159,28 +163,67 @@ func (r *recheck) begin(ctx context.Context) error {
 	r.boot, r.done = boot, boot == r.verified
 	r.at, r.end = spool.Cursor{}, r.s.o.Spool.Cursor()
 	r.since, r.runs, r.began = time.Time{}, nil, time.Now()
+	r.known.forget()
 	r.s.count(func(st *Status) { st.Rechecking = !r.done })
 	return nil
 }
 
 // look asks for the next records, of one volume, and notes what is missing.
 func (r *recheck) look(ctx context.Context) error {
-	records, span, next, err := r.read()
+	if err := r.s.load(ctx); err != nil {
+		return err
+	}
+	next, err := r.read()
 	if err != nil {
 		return err
 	}
-	if len(records) > 0 {
-		held, err := r.s.o.Store.Held(ctx, span)
+	if len(next.records) > 0 {
+		held, err := r.s.o.Store.Held(ctx, next.span)
+		if err == nil {
+			err = r.repeat(ctx, next)
+		}
 		if err != nil {
 			return err
 		}
-		r.runs = missing(span, records, held, r.floors())
+		r.runs = missing(next.span, next.records, held, r.floors())
 		if r.since.IsZero() {
-			r.since = records[0].at
+			r.since = next.records[0].at
 		}
 	}
-	r.at = next
+	r.at = next.end
 	return nil
+}
+
+// repeat inserts what records say beyond those before them into the tables that are
+// Repeatable. Rows that are refused were refused before, or a person has to mend the
+// table; the next run of the hub tries again.
+func (r *recheck) repeat(ctx context.Context, s *stretch) error {
+	for _, table := range clickhouse.Tables() {
+		if !clickhouse.Repeatable(table) {
+			continue
+		}
+		err := r.s.o.Store.Insert(ctx, &s.rows, table, "")
+		switch {
+		case clickhouse.Refused(err):
+			r.gaveUp += s.rows.Rows(table)
+			r.s.o.Logger.Error("ClickHouse does not take rows again that it may have lost; the spool has them for now",
+				"table", table, "range", s.span, "rows", s.rows.Rows(table), "error", err)
+		case err != nil:
+			return err
+		}
+	}
+	r.known.note(s.news)
+	return nil
+}
+
+// stretch is a piece of the spool that is looked for with one question.
+type stretch struct {
+	records []record
+	span    clickhouse.Range
+	end     spool.Cursor     // where to go on
+	rows    clickhouse.Batch // of the records in tables that are Repeatable
+	news    *news
+	bytes   int // of the bodies that the rows lie in
 }
 
 // record is what has to be known of a record to judge whether a table lacks it.
@@ -191,39 +234,48 @@ type record struct {
 	rows  map[string]bool // tables in which it has rows; nil: a host report, of which host_reports tells
 }
 
-// read returns the next records, where they lie, and where to go on.
-func (r *recheck) read() (records []record, span clickhouse.Range, next spool.Cursor, err error) {
+// read returns the next records, of one volume.
+func (r *recheck) read() (*stretch, error) {
 	reader := r.s.o.Spool.Reader(r.at)
 	defer reader.Close()
-	for len(records) < lookRecords {
+	s := &stretch{end: r.at, news: r.known.news()}
+	for len(s.records) < lookRecords && s.bytes < maxCutBytes {
 		e, ok, err := reader.Next()
 		if err != nil {
-			return nil, span, r.at, err
+			return nil, err
 		}
 		if !ok || e.Seq >= r.end.SeqIn(e.Start.Volume) {
-			return records, span, r.end, nil
-		}
-		if len(records) == 0 {
-			span = clickhouse.Range{SpoolID: e.SpoolID, First: e.Seq}
-		} else if e.Start.Volume != records[0].start.Volume {
+			s.end = r.end
 			break
 		}
-		records = append(records, record{e.Seq, e.ReceivedAt, e.Start, tablesOf(e)})
-		span.Last, next = e.Seq, e.End
+		if len(s.records) == 0 {
+			s.span = clickhouse.Range{SpoolID: e.SpoolID, First: e.Seq}
+		} else if e.Start.Volume != s.records[0].start.Volume {
+			break
+		}
+		s.add(decode(e), r.s.ahead)
 	}
-	return records, span, next, nil
+	return s, nil
 }
 
-// tablesOf returns the tables in which a record has rows. Host reports are not
-// read for that: there are too many of them.
-func tablesOf(e spool.Entry) map[string]bool {
+func (s *stretch) add(e entry, ahead *clickhouse.Ahead) {
+	s.records = append(s.records, record{e.Seq, e.ReceivedAt, e.Start, tablesOf(e)})
+	s.span.Last, s.end = e.Seq, e.End
+	if s.news.add(&e, &s.rows, ahead) != nil {
+		s.bytes += len(e.Body)
+	}
+}
+
+// tablesOf returns the tables in which a record has rows. Of a host report that is
+// not asked: there are too many of them.
+func tablesOf(e entry) map[string]bool {
 	if e.Kind == hub.KindHostReport {
 		return nil
 	}
 	var b clickhouse.Batch
-	decode(e).add(&b)
+	e.add(&b)
 	rows := map[string]bool{}
-	for _, table := range clickhouse.Tables() {
+	for _, table := range clickhouse.Counted() {
 		rows[table] = b.Rows(table) > 0
 	}
 	return rows
@@ -231,7 +283,7 @@ func tablesOf(e spool.Entry) map[string]bool {
 
 func (r *recheck) floors() map[string]time.Time {
 	now, floors := time.Now(), map[string]time.Time{}
-	for _, table := range clickhouse.Tables() {
+	for _, table := range clickhouse.Counted() {
 		floors[table] = r.s.o.Retention.Floor(table, now)
 	}
 	return floors
@@ -241,7 +293,7 @@ func (r *recheck) floors() map[string]time.Time {
 // in the order of insertion.
 func missing(span clickhouse.Range, records []record, held map[uint64]clickhouse.Held, floors map[string]time.Time) []run {
 	var runs []run
-	for _, table := range clickhouse.Tables() {
+	for _, table := range clickhouse.Counted() {
 		goesOn := false // the last run of runs may
 		for _, rec := range records {
 			switch p := rec.place(table, held[rec.seq]); {

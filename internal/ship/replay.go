@@ -85,8 +85,12 @@ func (s *Shipper) replayOne(ctx context.Context, r rejected.Record, dry bool) (R
 	if e.reason != "" {
 		return done, nil
 	}
+	if err := s.load(ctx); err != nil {
+		return done, err
+	}
 	var rows clickhouse.Batch
 	e.add(&rows)
+	new(repeats).news().add(&e, &rows, s.ahead)
 	for _, table := range clickhouse.Tables() {
 		if rows.Rows(table) == 0 {
 			continue
@@ -111,6 +115,12 @@ const replayGenerations = 3
 // insertMissing inserts the rows of one record into one table, unless they are
 // there. One insert is one part: a table has all of them or none.
 func (s *Shipper) insertMissing(ctx context.Context, at hub.Position, table string, rows *clickhouse.Batch, dry bool) (bool, error) {
+	if clickhouse.Repeatable(table) {
+		if dry {
+			return false, nil
+		}
+		return false, s.o.Store.Insert(ctx, rows, table, "")
+	}
 	span := clickhouse.Range{SpoolID: at.SpoolID, First: at.Seq, Last: at.Seq}
 	have, err := s.o.Store.Count(ctx, table, span)
 	if err != nil {

@@ -43,6 +43,7 @@ type Store interface {
 	Held(ctx context.Context, r clickhouse.Range) (map[uint64]clickhouse.Held, error)
 	RefeedSince(ctx context.Context, since time.Time) error
 	Boot(ctx context.Context) (string, error)
+	Ahead(ctx context.Context) (*clickhouse.Ahead, error)
 	TakeRejected(ctx context.Context, positions []hub.Position) error
 }
 
@@ -95,8 +96,10 @@ type Shipper struct {
 	refused map[string]int // records that a table refused since it took one
 	found   time.Time      // when a record was last found that ClickHouse does not take
 	boot    string         // the server's run when it was last asked; empty: it was not
-	ahead   *reading       // nil: nothing is read ahead
+	reading *reading       // nil: nothing is read ahead
 	room    *cut           // one that is done with, for the next; nil: there is none
+	repeats repeats
+	ahead   *clickhouse.Ahead // nil: not asked for yet
 
 	mu     sync.Mutex
 	status Status
@@ -196,7 +199,7 @@ type reading struct {
 // meanwhile: reading takes the hub as long as storing takes ClickHouse.
 func (s *Shipper) readAhead(c *cut) {
 	next, r := newCutIn(s.room, c.End), &reading{make(chan struct{}), make(chan *cut, 1)}
-	s.ahead, s.room = r, nil
+	s.reading, s.room = r, nil
 	go func() { r.cut <- s.follow(next, r.stop) }()
 }
 
@@ -224,11 +227,11 @@ func (s *Shipper) follow(c *cut, stop <-chan struct{}) *cut {
 
 // endReading returns what was read ahead; nil: nothing was.
 func (s *Shipper) endReading() *cut {
-	r := s.ahead
+	r := s.reading
 	if r == nil {
 		return nil
 	}
-	s.ahead = nil
+	s.reading = nil
 	close(r.stop)
 	return <-r.cut
 }
@@ -239,7 +242,7 @@ func (s *Shipper) endReading() *cut {
 // cut is like a new one: its salted token was never sent, so that what is
 // acknowledged under it is there.
 func (s *Shipper) inherited(ctx context.Context, c *cut) (doubt func(table string) bool, err error) {
-	tables := slices.DeleteFunc(clickhouse.Tables(), func(table string) bool { return c.batch.Rows(table) == 0 })
+	tables := slices.DeleteFunc(clickhouse.Counted(), func(table string) bool { return c.batch.Rows(table) == 0 })
 	err = s.retry(ctx, func(ctx context.Context) error {
 		have, err := s.o.Store.Counts(ctx, c.span(), tables)
 		doubt = func(table string) bool { return have[table] > 0 || !slices.Contains(tables, table) }
@@ -251,7 +254,10 @@ func (s *Shipper) inherited(ctx context.Context, c *cut) (doubt func(table strin
 // askBoot asks which run of the server this is, and notes it.
 func (s *Shipper) askBoot(ctx context.Context) (string, error) {
 	boot, err := s.o.Store.Boot(ctx)
-	if err == nil {
+	if err == nil && boot != s.boot {
+		if s.boot != "" {
+			s.repeats.forget()
+		}
 		s.boot = boot
 	}
 	return boot, err
@@ -292,6 +298,11 @@ func (s *Shipper) wait(ctx context.Context, r *recheck) bool {
 // is done or ctx ends.
 func (s *Shipper) deliver(ctx context.Context, c *cut, doubt func(table string) bool) error {
 	s.noteUnread(c.entries)
+	if err := s.retry(ctx, s.load); err != nil {
+		return err
+	}
+	news := s.repeats.news()
+	c.addNews(news, s.ahead)
 	for _, table := range clickhouse.Tables() {
 		if table == clickhouse.RejectedTable {
 			s.noteRefused(c.setAside(c.refusals()))
@@ -303,6 +314,7 @@ func (s *Shipper) deliver(ctx context.Context, c *cut, doubt func(table string) 
 	if err := s.retry(ctx, func(context.Context) error { return s.o.Spool.Advance(c.End) }); err != nil {
 		return err
 	}
+	s.repeats.note(news)
 	for _, e := range c.entries {
 		if len(e.items) > 0 {
 			s.noteItems(e)

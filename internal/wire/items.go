@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strconv"
 	"time"
+
+	"felhom.eu/hub/internal/hub"
 )
 
 // item is one element of a list of a report. Fields that it does not know are
@@ -16,19 +18,46 @@ type item interface {
 	missing() string
 }
 
-// newItem makes an empty element of each list of a report that holds no guests.
-var newItem = map[string]func() item{
-	"storage_targets": func() item { return &storageTarget{} },
-	"backups":         func() item { return &backup{} },
-	"restore_tests":   func() item { return &restoreTest{} },
-	"pbs_snapshots":   func() item { return &pbsSnapshot{} },
-	"audit_tail":      func() item { return &auditEntry{} },
+func (d *decoder) backup() error {
+	return keep(d, &d.report.Backups, func(b *hub.Backup) item { return (*backup)(b) })
 }
 
-type storageTarget struct {
-	Name, Type, Status    string
-	TotalBytes, UsedBytes uint64
+func (d *decoder) restoreTest() error {
+	return keep(d, &d.report.RestoreTests, func(t *hub.RestoreTest) item { return (*restoreTest)(t) })
 }
+
+func (d *decoder) pbsSnapshot() error {
+	return keep(d, &d.report.PBSSnapshots, func(s *hub.PBSSnapshot) item { return (*pbsSnapshot)(s) })
+}
+
+func (d *decoder) auditEntry() error {
+	return keep(d, &d.report.AuditTail, func(e *hub.AuditEntry) item { return (*auditEntry)(e) })
+}
+
+// keep reads the element ahead where it will stand in its list, and takes it out
+// again where it does not count.
+func keep[T any](d *decoder, list *[]T, as func(*T) item) error {
+	var empty T
+	*list = append(*list, empty)
+	err := d.readItem(as(&(*list)[len(*list)-1]))
+	if err != nil {
+		*list = (*list)[:len(*list)-1]
+	}
+	return err
+}
+
+// storageTarget reads a target; like a guest's vmid, its name identifies it within
+// the report.
+func (d *decoder) storageTarget() error {
+	err := keep(d, &d.report.StorageTargets, func(t *hub.StorageTarget) item { return (*storageTarget)(t) })
+	if n := len(d.report.StorageTargets) - 1; err == nil && !d.targets.add(d.report.StorageTargets[n].Name) {
+		d.report.StorageTargets = d.report.StorageTargets[:n]
+		return errNameTaken
+	}
+	return err
+}
+
+type storageTarget hub.StorageTarget
 
 func (t *storageTarget) set(name, raw string) error {
 	switch name {
@@ -48,12 +77,7 @@ func (t *storageTarget) set(name, raw string) error {
 
 func (t *storageTarget) missing() string { return firstOf(field{"name", t.Name == ""}) }
 
-type backup struct {
-	VMID                  uint32
-	Target, Status, Error string
-	StartedAt, FinishedAt time.Time // FinishedAt is absent while it runs
-	SizeBytes             uint64
-}
+type backup hub.Backup
 
 func (b *backup) set(name, raw string) error {
 	switch name {
@@ -79,12 +103,7 @@ func (b *backup) missing() string {
 	return firstOf(field{"vmid", b.VMID == 0}, field{"started_at", b.StartedAt.IsZero()})
 }
 
-type restoreTest struct {
-	VMID                 uint32
-	BackupTime, TestedAt time.Time
-	Status               string
-	DurationSeconds      float64
-}
+type restoreTest hub.RestoreTest
 
 func (t *restoreTest) set(name, raw string) error {
 	switch name {
@@ -106,13 +125,7 @@ func (t *restoreTest) missing() string {
 	return firstOf(field{"vmid", t.VMID == 0}, field{"tested_at", t.TestedAt.IsZero()})
 }
 
-type pbsSnapshot struct {
-	Datastore string
-	VMID      uint32
-	TakenAt   time.Time
-	SizeBytes uint64
-	Verified  bool
-}
+type pbsSnapshot hub.PBSSnapshot
 
 func (s *pbsSnapshot) set(name, raw string) error {
 	switch name {
@@ -134,10 +147,7 @@ func (s *pbsSnapshot) missing() string {
 	return firstOf(field{"vmid", s.VMID == 0}, field{"taken_at", s.TakenAt.IsZero()})
 }
 
-type auditEntry struct {
-	At                    time.Time
-	Actor, Action, Detail string
-}
+type auditEntry hub.AuditEntry
 
 func (e *auditEntry) set(name, raw string) error {
 	switch name {

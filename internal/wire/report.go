@@ -61,6 +61,7 @@ type decoder struct {
 	report     hub.Report
 	receivedAt time.Time
 	vmids      set[uint32]
+	targets    set[string]
 
 	hasID, hasTime, hasVersion, hasHost bool
 }
@@ -84,10 +85,18 @@ func (d *decoder) readMember(name string) (err error) {
 		d.section(name, d.cloudflared)
 	case "maintenance":
 		d.section(name, d.maintenance)
+	case "storage_targets":
+		d.list(name, d.storageTarget)
+	case "backups":
+		d.list(name, d.backup)
+	case "restore_tests":
+		d.list(name, d.restoreTest)
+	case "pbs_snapshots":
+		d.list(name, d.pbsSnapshot)
+	case "audit_tail":
+		d.list(name, d.auditEntry)
 	default:
-		if empty, ok := newItem[name]; ok {
-			d.list(name, func() error { return d.readItem(empty()) })
-		} else if foldsTo(name, "host_id", "reported_at", "host") {
+		if foldsTo(name, "host_id", "reported_at", "host") {
 			err = invalid("folded_name", "a name differs from host_id, reported_at or host only in case or by folding")
 		}
 	}
@@ -267,6 +276,7 @@ var (
 	errNameTwice    = errors.New("a name stands twice")
 	errVMID         = errors.New("vmid: not an integer from 1 to 4294967295")
 	errVMIDTwice    = errors.New("vmid: an earlier guest of this report has it")
+	errNameTaken    = errors.New("name: an earlier storage target of this report has it")
 	errSpec         = errors.New("spec: not an object")
 	errCloudflared  = errors.New("status: not a string of at most 32 characters")
 	errUntil        = errors.New("until: not an RFC 3339 time")
