@@ -44,7 +44,9 @@ func backupOf(row clickhouse.ControllerRow) *lists {
 		return nil
 	}
 	l := &lists{sender: r.GuestID, items: 1,
-		add: func(b *clickhouse.Batch, _ clickhouse.Section, ahead *clickhouse.Ahead) { b.AddControllerBackup(row, ahead) }}
+		add: func(b *clickhouse.Batch, _ clickhouse.Section, ahead *clickhouse.Ahead) {
+			b.AddControllerBackup(row, ahead)
+		}}
 	h := digest{}
 	h.SetSeed(seed)
 	h.times(*r.LastBackupAt)
