@@ -33,7 +33,7 @@ func (b *Batch) AddControllerReport(r ControllerRow) {
 }
 
 // AddControllerBackup adds the backup that a controller tells of to what its guest's
-// deadline is judged by.
+// deadline is judged by, whatever came of the newest try.
 func (b *Batch) AddControllerBackup(r ControllerRow, ahead *Ahead) {
 	host, vmid, _ := hub.ParseGuestID(r.Report.GuestID)
 	at := *r.Report.LastBackupAt

@@ -10,6 +10,7 @@ import (
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/simulate"
 	"felhom.eu/hub/internal/spool"
+	"felhom.eu/hub/internal/wire"
 )
 
 func reportOf(t testing.TB, seq uint64, host string, body []byte) entry {
@@ -18,7 +19,7 @@ func reportOf(t testing.TB, seq uint64, host string, body []byte) entry {
 		Record:  spool.Record{Kind: hub.KindHostReport, HostID: host, Body: body},
 		Receipt: hub.Receipt{Position: hub.Position{Seq: seq}, ReceivedAt: time.Now().UTC()},
 	})
-	if e.report == nil {
+	if e.lists == nil {
 		t.Fatal(e.reason)
 	}
 	return e
@@ -30,7 +31,7 @@ func TestDigestsTellListsApart(t *testing.T) {
 		`"restore_tests":[{"vmid":1,"tested_at":"2026-06-08T02:00:00Z","status":"ok","duration_seconds":1.5}],` +
 		`"pbs_snapshots":[{"vmid":1,"datastore":"d","taken_at":"2026-06-08T03:00:00Z","verified":false}],"audit_tail":[{"at":"2026-06-08T04:00:00Z","actor":"x","action":"y","detail":"z"}]`
 	of := func(list string) digests {
-		return reportOf(t, 1, "acme-1", fmt.Appendf(nil, `{"host_id":"acme-1","reported_at":"2026-06-08T09:15:00Z","agent_version":"t","host":{},%s}`, list)).digests
+		return reportOf(t, 1, "acme-1", fmt.Appendf(nil, `{"host_id":"acme-1","reported_at":"2026-06-08T09:15:00Z","agent_version":"t","host":{},%s}`, list)).lists.digests
 	}
 	for change, section := range map[string]clickhouse.Section{
 		`{"vmid":2}>{"vmid":3}`: clickhouse.GuestsSection, `"target":"a"|"target":"b"`: clickhouse.BackupsSection, `"size_bytes":7>"size_bytes":8`: clickhouse.BackupsSection,
@@ -73,8 +74,11 @@ func TestRepeatsAreBoundedAndForgotten(t *testing.T) {
 // the report before.
 func BenchmarkUnchangedLists(b *testing.B) {
 	agent := simulate.NewAgent(3, "acme-1", 12)
-	now := time.Now()
-	e := reportOf(b, 1, "acme-1", agent.AppendReport(nil, now))
+	e := reportOf(b, 1, "acme-1", agent.AppendReport(nil, time.Now()))
+	report, err := wire.DecodeReport(e.Body, e.ReceivedAt)
+	if err != nil {
+		b.Fatal(err)
+	}
 	var r repeats
 	var batch clickhouse.Batch
 	ahead := &clickhouse.Ahead{}
@@ -84,7 +88,7 @@ func BenchmarkUnchangedLists(b *testing.B) {
 	n = r.news()
 	b.ReportAllocs()
 	for b.Loop() {
-		e.digests = digestsOf(e.report.Report)
+		e.lists.digests = digestsOf(report)
 		if n.add(&e, &batch, ahead) != nil {
 			b.Fatal("something is new")
 		}
