@@ -1,13 +1,17 @@
 package app_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"felhom.eu/hub/internal/control"
 	"felhom.eu/hub/internal/engine/enginetest"
 	"felhom.eu/hub/internal/hub"
 )
@@ -18,12 +22,13 @@ type controllers struct {
 	key    map[string]hub.Secret // by customer
 	guests []string
 	silent map[string]bool
+	backup map[string]time.Time // that a controller tells of
 	posts  int
 }
 
 func newControllers(t *testing.T, places []place, guests ...string) *controllers {
 	t.Helper()
-	c := &controllers{world: newWorld(t, enginetest.Shared(t), places), key: map[string]hub.Secret{}, guests: guests, silent: map[string]bool{}}
+	c := &controllers{world: newWorld(t, enginetest.Shared(t), places), key: map[string]hub.Secret{}, guests: guests, silent: map[string]bool{}, backup: map[string]time.Time{}}
 	for _, p := range places {
 		if c.key[p.customer] == (hub.Secret{}) {
 			c.key[p.customer] = c.customerKey(p.customer)
@@ -50,7 +55,11 @@ func (c *controllers) reportOf(guest string) {
 	c.t.Helper()
 	customer := map[string]string{"berlin": "acme", "oslo": "globex"}[strings.Split(guest, "-")[0]]
 	c.posts++
-	body := fmt.Sprintf(`{"customer_id":%q,"guest_id":%q,"reported_at":"2026-06-08T09:15:00Z","controller_version":"t","uptime_seconds":%d}`, customer, guest, c.posts)
+	more := ""
+	if at, ok := c.backup[guest]; ok {
+		more = fmt.Sprintf(`,"backup":{"last_success_at":%q,"last_status":"failed"}`, at.Format(time.RFC3339))
+	}
+	body := fmt.Sprintf(`{"customer_id":%q,"guest_id":%q,"reported_at":"2026-06-08T09:15:00Z","controller_version":"t","uptime_seconds":%d%s}`, customer, guest, c.posts, more)
 	if status, reply := c.hub.post("/api/v1/report", c.key[customer], body); status != http.StatusOK {
 		c.t.Errorf("%s reports: %d %s", guest, status, reply)
 	}
@@ -209,4 +218,66 @@ func TestAnnouncedMaintenance(t *testing.T) {
 		"1h0m0s host_down berlin-0"+muted, "1h0m0s host_down berlin-1"+muted,
 		"1h20m0s host_recovered berlin-1"+muted,
 		"1h40m0s host_down berlin-0, after all")
+}
+
+// Of one guest only the controller tells of backups. Its deadline waits for the
+// controller's report, as long as that is heard, and for its silence else. hub switch
+// explain tells of it.
+func TestControllerTellsOfBackups(t *testing.T) {
+	t.Parallel()
+	c := newControllers(t, usual, "berlin-0/101")
+	name := "customers/acme/customer.yaml"
+	c.write(name, strings.Replace(c.read(name), "spec:\n", "spec:\n  deadlines: {backup: 2h}\n", 1))
+	c.push("acme has deadlines")
+	c.reports("berlin-0", 101)
+	c.start()
+	from := c.clock.Now()
+	c.pass(55 * time.Minute)
+	c.backup["berlin-0/101"] = c.clock.Now()
+	c.pass(130 * time.Minute) // due at 2h55
+	x := c.explain("berlin-0/101")
+	if d := x.Deadlines[0]; d.Deadline != "backup" || !d.Last.Equal(from.Add(55*time.Minute)) || !d.Due.Equal(from.Add(175*time.Minute)) || !d.Overdue || d.Reason != "overdue" || x.State != "ok" {
+		t.Errorf("explained: %+v", x)
+	}
+	c.backup["berlin-0/101"] = c.clock.Now().Add(-7 * time.Minute)
+	c.pass(5 * time.Minute)
+	c.silent["berlin-0/101"] = true
+	c.pass(130 * time.Minute)
+	c.tells(from,
+		"2h55m0s backup_overdue berlin-0/101",
+		"2h58m0s backup_met berlin-0/101",
+		"3h40m0s controller_stale berlin-0/101",
+		"4h10m0s controller_down berlin-0/101",
+		"4h58m0s backup_overdue berlin-0/101")
+}
+
+// explained is what a test wants of hub switch explain.
+type explained struct {
+	State     string
+	Deadlines []struct {
+		Deadline string
+		Last     time.Time `json:"last_at"`
+		Due      time.Time `json:"due_at"`
+		Overdue  bool
+		Reason   string
+	}
+	Rule struct{ State string }
+}
+
+func (w *world) explain(id string) (x explained) {
+	w.t.Helper()
+	res, err := control.Client(w.cfg.DataDir).Get("http://hub/switch/explain?host=" + url.QueryEscape(id))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	reply, err := io.ReadAll(res.Body)
+	if err == nil {
+		err = json.Unmarshal(reply, &x)
+	}
+	if err != nil || len(x.Deadlines) == 0 {
+		w.t.Fatalf("%v: %s", err, reply)
+	}
+	x.State = x.Rule.State
+	return x
 }

@@ -204,9 +204,9 @@ func (db *DB) places(ctx context.Context, sql string, args []any, f func(host st
 // itemTables have the successes in reports of hosts, by hub.Deadline.
 var itemTables = [3]string{tableBackups, tableRestoreTests, tableSnapshots}
 
-// FirstSuccesses returns, for each guest id of after, the first success in its host's
-// reports that counts for a time later than the instant given for it. Guests without
-// one are left out.
+// FirstSuccesses returns, for each guest id of after, the first success in the reports
+// of its host, or its controller, that counts for a time later than the instant given
+// for it. Guests without one are left out.
 func (db *DB) FirstSuccesses(ctx context.Context, d hub.Deadline, after map[string]time.Time) (map[string]time.Time, error) {
 	ids := make([]string, 0, len(after))
 	for id := range after {
@@ -217,14 +217,14 @@ func (db *DB) FirstSuccesses(ctx context.Context, d hub.Deadline, after map[stri
 	slices.Sort(ids)
 	first := make(map[string]time.Time, len(after))
 	for chunk := range slices.Chunk(ids, firstReportsChunk) {
-		if err := db.firstSuccesses(ctx, itemTables[d], chunk, after, first); err != nil {
+		if err := db.firstSuccesses(ctx, d, chunk, after, first); err != nil {
 			return nil, fmt.Errorf("ask for the first success: %w", err)
 		}
 	}
 	return first, nil
 }
 
-func (db *DB) firstSuccesses(ctx context.Context, table string, ids []string, after, first map[string]time.Time) error {
+func (db *DB) firstSuccesses(ctx context.Context, d hub.Deadline, ids []string, after, first map[string]time.Time) error {
 	ctx, cancel := db.queryContext(ctx, inOrder)
 	defer cancel()
 	guests, instants := make([]guest, len(ids)), make([]int64, len(ids))
@@ -236,11 +236,16 @@ func (db *DB) firstSuccesses(ctx context.Context, table string, ids []string, af
 		}
 	}
 	// FINAL comes first: a row that was repeated later would count for a later time.
-	rows, err := db.conn.Query(ctx, `
-SELECT id, min(at)
-FROM (SELECT guest_id AS id, assumeNotNull(succeeded_at) AS at FROM `+table+` FINAL WHERE (host_id, vmid) IN (?) AND succeeded_at IS NOT NULL)
-WHERE toUnixTimestamp64Milli(at) > transform(id, ?, ?, toInt64(0))
-GROUP BY id`, tuples(guests), ids, instants)
+	successes := "SELECT guest_id AS id, assumeNotNull(succeeded_at) AS at FROM " + itemTables[d] + " FINAL WHERE (host_id, vmid) IN (?) AND succeeded_at IS NOT NULL"
+	args := []any{tuples(guests)}
+	if d == hub.BackupDeadline {
+		successes += ` UNION ALL
+    SELECT guest_id, least(assumeNotNull(last_backup_at), min(received_at)) FROM controller_reports
+    WHERE guest_id IN (?) AND last_backup_at IS NOT NULL GROUP BY guest_id, last_backup_at`
+		args = append(args, ids)
+	}
+	rows, err := db.conn.Query(ctx, "SELECT id, min(at) FROM ("+successes+") WHERE toUnixTimestamp64Milli(at) > transform(id, ?, ?, toInt64(0)) GROUP BY id",
+		append(args, ids, instants)...)
 	if err != nil {
 		return err
 	}

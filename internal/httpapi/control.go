@@ -51,8 +51,8 @@ func (s *Server) controlStatus(r *http.Request) reply {
 func (s *Server) controlExplain(r *http.Request) reply {
 	q := r.URL.Query()
 	host, at := q.Get("host"), time.Time{}
-	if !hub.ValidHostID(host) {
-		return operatorFailure(&hub.Error{Code: hub.Invalid, Reason: "host", Message: fmt.Sprintf("%q is no host id", host)})
+	if !hub.ValidHostID(host) && !hub.ValidGuestID(host) {
+		return operatorFailure(&hub.Error{Code: hub.Invalid, Reason: "host", Message: fmt.Sprintf("%q is neither a host id nor a guest id", host)})
 	}
 	if text := q.Get("at"); text != "" {
 		var err error

@@ -92,7 +92,7 @@ func TestControl(t *testing.T) {
 		{"explain", "GET", "/switch/explain?host=acme-1", "", 200, `"now": true`},
 		{"explain an instant", "GET", "/switch/explain?host=acme-1&at=2027-06-01T11:00:00.25%2B02:00", "", 200, `"at": "2027-06-01T09:00:00.25Z"`},
 		{"explain nobody", "GET", "/switch/explain?host=nobody", "", 400, `"detail":"nobody is unknown","hint":"look it up"}`},
-		{"explain no host", "GET", "/switch/explain", "", 400, "is no host id"},
+		{"explain no host", "GET", "/switch/explain", "", 400, "neither a host id nor a guest id"},
 		{"explain no instant", "GET", "/switch/explain?host=acme-1&at=-2h", "", 400, "is no instant"},
 		{"explain by POST", "POST", "/switch/explain?host=acme-1", "", 405, ""},
 		{"accept", "POST", "/fleet/accept", `{"revision":"held"}`, 200, `"revision": "held"`},
