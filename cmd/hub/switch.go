@@ -228,6 +228,14 @@ func (x explainView) text() string {
 	return p.String()
 }
 
+// who is host, or controller where the id is a guest's.
+func (x explainView) who() string {
+	if strings.Contains(x.HostID, "/") {
+		return "controller"
+	}
+	return "host"
+}
+
 func (x explainView) showHost(p *page) {
 	about := []string{x.HostID}
 	if x.CustomerID != "" {
@@ -241,11 +249,7 @@ func (x explainView) showHost(p *page) {
 	} else {
 		about = append(about, "not in the fleet in force")
 	}
-	word := "host"
-	if strings.Contains(x.HostID, "/") {
-		word = "controller"
-	}
-	p.line(word, "%s", strings.Join(about, ", "))
+	p.line(x.who(), "%s", strings.Join(about, ", "))
 	p.line("judged at", "%s", exactly(x.At))
 	switch r := x.LastReport; {
 	case r == nil && x.EnrollBy.IsZero():
@@ -287,7 +291,7 @@ func (x explainView) showRule(p *page) {
 		return
 	}
 	p.line("thresholds", "stale after %s, down after %s", x.StaleAfter, x.DownAfter)
-	text := "by these figures the host is " + x.Rule.State
+	text := "by these figures the " + x.who() + " is " + x.Rule.State
 	if x.Rule.State != string(hub.OK) {
 		text += " since " + exactly(x.Rule.Since)
 	}

@@ -155,6 +155,35 @@ raised      host_stale at 2027-06-01T10:30:00.000Z, found at 2027-06-01T10:30:10
             id s0, why, folded into a5
 unsure      ClickHouse[2J is behind
 `},
+		{"a controller in maintenance, with deadlines", `{"host_id": "acme-1/101", "customer_id": "acme", "enrolled": true, "lifecycle": "active", "at": "2027-06-01T09:59:00Z",
+			"stale_after_seconds": 1800, "down_after_seconds": 3600, "last_report": {"at": "2027-06-01T09:00:00Z", "position": "00ff/1", "source": "hub"},
+			"silence": {"elapsed_seconds": 3540, "blind": [], "observed_seconds": 3540, "grace_seconds": 600},
+			"rule": {"state": "stale", "since": "2027-06-01T09:30:00Z", "down_at": "2027-06-01T10:00:00Z"}, "decision": {"reason": "muted", "events": []},
+			"recorded": {"state": "stale", "since": "2027-06-01T09:30:00Z", "decided_at": "2027-06-01T09:30:30Z", "silent": true, "muted_by": "maintenance fleet/patch-night"},
+			"host": {"last_report_at": "2027-06-01T09:50:00Z", "state": "ok"}, "muted_by": "maintenance fleet/patch-night", "muted_until": "2027-06-01T12:00:00Z",
+			"deadlines": [
+				{"guest_id": "acme-1/101", "deadline": "backup", "limit_seconds": 93600, "last_at": "2027-05-31T01:07:31Z", "due_at": "2027-06-01T03:07:31Z", "overdue": true, "reason": "overdue"},
+				{"guest_id": "acme-1/101", "deadline": "restore_test", "limit_seconds": 0, "last_at": "2027-05-31T01:07:31Z", "reason": "no_deadline"}],
+			"raised": [{"event_id": "e0", "type": "backup_overdue", "guest_id": "acme-1/101", "at": "2027-06-01T03:07:31Z", "detected_at": "2027-06-01T03:10:00Z", "reason": "why", "caused_by": "d0"}]}`,
+			`controller  acme-1/101 of acme, active
+judged at   2027-06-01T09:59:00.000Z
+last report received 2027-06-01T09:00:00.000Z, by the hub's own index
+            record 00ff/1
+silence     59m0s counts: 59m0s since the last report, less 0s in which the hub could not have heard
+grace       10m0s; not needed, the hub was not away for long in this silence
+thresholds  stale after 30m0s, down after 1h0m0s
+verdict     by these figures the controller is stale since 2027-06-01T09:30:00.000Z
+            if nothing comes and the hub stays ready: down at 2027-06-01T10:00:00.000Z
+recorded    stale since 2027-06-01T09:30:00.000Z, decided at 2027-06-01T09:30:30.000Z
+            not told because of maintenance fleet/patch-night
+its host    ok, last report received 2027-06-01T09:50:00.000Z
+muted       by maintenance fleet/patch-night, until 2027-06-01T12:00:00.000Z
+deadlines   acme-1/101 backup within 26h0m0s: last 2027-05-31T01:07:31.000Z, due 2027-06-01T03:07:31.000Z: overdue (it was told of before)
+decision    raise nothing: muted
+            it is recorded, and told when what mutes it is over, if it still is so then
+raised      backup_overdue at 2027-06-01T03:07:31.000Z, found at 2027-06-01T03:10:00.000Z
+            id e0, why, caused by d0
+`},
 		{"gone, and held", `{"host_id": "acme-1", "enrolled": false, "lifecycle": "retired", "at": "2027-06-01T11:00:00Z", "enroll_by": "2027-06-01T12:00:00Z",
 			"rule": {}, "decision": {"reason": "held_back", "held_by": "no answer", "events": []}, "raised": []}`,
 			`host        acme-1, not in the fleet in force
