@@ -265,13 +265,8 @@ ORDER BY (host_id, vmid)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1, old_parts_lifetime = 480
 COMMENT 'What the deadlines of each guest are judged by; several rows of one may be there: read it with FINAL. The time for which a success counts is the agent''s, but never later than the hub''s when it first heard of it. Kept for ever.';
 
--- Guests that were reported before; what comes meanwhile is written by the hub. May
--- be repeated.
-INSERT INTO guest_deadlines
-SELECT host_id, vmid, min(received_at), toDateTime64(0, 3, 'UTC'), toDateTime64(0, 3, 'UTC'), toDateTime64(0, 3, 'UTC')
-FROM guest_reports
-GROUP BY host_id, vmid
-SETTINGS insert_deduplicate = 0, optimize_aggregation_in_order = 1;
+-- Of guests that were reported before, no success is known yet: they are first seen
+-- when they are next reported, with what their host lists then.
 
 CREATE OR REPLACE VIEW backups_latest
 (
