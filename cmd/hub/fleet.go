@@ -17,7 +17,7 @@ folder fleet does. Commit and push what these commands write: the hub follows
 the repository's branch.`
 	keys := group("key", "Keys in a fleet folder")
 	keys.AddCommand(fleetKeyAddCommand())
-	cmd.AddCommand(fleetInitCommand(), fleetEnrollCommand(), keys, fleetValidateCommand(), fleetPlanCommand(), fleetWindowsCommand(),
+	cmd.AddCommand(fleetInitCommand(), fleetEnrollCommand(), keys, fleetValidateCommand(), fleetPlanCommand(), fleetWindowsCommand(), fleetSealURLCommand(),
 		fleetRotateCommand(), fleetResealCommand(), fleetRetireCommand(), fleetRevealCommand(), fleetAcceptCommand())
 	return cmd
 }

@@ -3,6 +3,7 @@ package fleetfile
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ type KeyFile struct {
 	Name     string // path in the fleet folder
 	Owner    hub.Owner
 	Keys     []Key // the seals are not looked at
+	Channels []Channel
 	State    hub.Lifecycle
 	Retired  *Retirement // of a host
 	doc      *yamlfile.Document
@@ -40,11 +42,11 @@ func ReadKeys(name string, data []byte) (*KeyFile, []hub.Problem) {
 	case hub.OwnerCustomer:
 		var customer CustomerFile
 		problems = append(problems, doc.Decode(&customer)...)
-		f.Keys = customer.Spec.Keys
+		f.Keys, f.Channels = customer.Spec.Keys, customer.Spec.Notify
 	default:
 		var fleet FleetFile
 		problems = append(problems, doc.Decode(&fleet)...)
-		f.Keys = fleet.Spec.Keys
+		f.Keys, f.Channels = fleet.Spec.Keys, fleet.Spec.Notify
 	}
 	if len(problems) > 0 {
 		return nil, problems
@@ -66,6 +68,11 @@ func ownerOf(name string) hub.Owner {
 		return hub.CustomerOwner(path.Base(path.Dir(name)))
 	}
 	return hub.FleetOwner()
+}
+
+// ChannelProblem makes a problem at a field ("sealedUrl.sealed") of channel i.
+func (f *KeyFile) ChannelProblem(i int, field, message, hint string) hub.Problem {
+	return f.doc.Problem(channelPath(i, field), message, hint)
 }
 
 // Problem makes a problem at a field ("sealed") of key i.
@@ -97,13 +104,40 @@ func (f *KeyFile) Rotate(k Key, ends map[int]time.Time) ([]byte, error) {
 	return yamlfile.Append(f.Name, data, "spec.keys", k)
 }
 
-// SetSeals puts new seals in place of those of the keys that seals names by
-// their places; only SealedTo and Sealed are taken from them.
-func (f *KeyFile) SetSeals(seals map[int]Key) ([]byte, error) {
+// SetSeals puts new seals in place of those of the keys, and of the URLs of the
+// channels, that are named by their places; of a key only SealedTo and Sealed are
+// taken.
+func (f *KeyFile) SetSeals(keys map[int]Key, urls map[int]SealedURL) ([]byte, error) {
 	var edits []yamlfile.Edit
-	for i, k := range seals {
-		edits = append(edits, yamlfile.Edit{Path: keyPath(i, "sealedTo"), Value: k.SealedTo},
-			yamlfile.Edit{Path: keyPath(i, "sealed"), Value: k.Sealed})
+	for i, k := range keys {
+		edits = append(edits, sealEdits(fmt.Sprintf("spec.keys[%d]", i), k.SealedTo, k.Sealed)...)
+	}
+	for i, u := range urls {
+		edits = append(edits, sealEdits(channelPath(i, "sealedUrl"), u.SealedTo, u.Sealed)...)
+	}
+	return yamlfile.Apply(f.Name, f.contents, edits...)
+}
+
+func sealEdits(at string, sealedTo []string, sealed string) []yamlfile.Edit {
+	return []yamlfile.Edit{{Path: at + ".sealedTo", Value: sealedTo}, {Path: at + ".sealed", Value: sealed}}
+}
+
+// SetURL gives the channel of this name a sealed URL, in place of the one it has, or
+// adds the channel as the last one.
+func (f *KeyFile) SetURL(name string, u SealedURL) ([]byte, error) {
+	i := slices.IndexFunc(f.Channels, func(c Channel) bool { return c.Name == name })
+	switch {
+	case i < 0 && len(f.Channels) >= maxChannels:
+		return nil, fmt.Errorf("%s has %d channels; at most %d", f.Name, len(f.Channels), maxChannels)
+	case i < 0:
+		return yamlfile.Append(f.Name, f.contents, "spec.notify", Channel{Name: name, SealedURL: &u})
+	}
+	edits := []yamlfile.Edit{{Path: channelPath(i, "sealedUrl"), Value: u, After: "name"}}
+	if f.Channels[i].SealedURL != nil {
+		edits = sealEdits(channelPath(i, "sealedUrl"), u.SealedTo, u.Sealed)
+	}
+	if f.doc.Has(channelPath(i, "url")) {
+		edits = append(edits, yamlfile.Edit{Path: channelPath(i, "url")})
 	}
 	return yamlfile.Apply(f.Name, f.contents, edits...)
 }

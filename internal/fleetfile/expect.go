@@ -199,18 +199,33 @@ func (s *schedules) make(key scheduleText) (calendar.Schedule, error) {
 	if key.once {
 		return calendar.NewOnce(key.from, key.to)
 	}
-	zone, known := s.zones[key.timeZone]
+	zone, err := s.zoneOf(key.timeZone)
+	if err != nil {
+		return nil, err
+	}
+	return calendar.NewRecurring(calendar.Rule{Every: key.every, Start: key.start, Zone: zone, Duration: key.duration})
+}
+
+// zone returns the zone of this name; the error is a *calendar.Mistake.
+func (s *schedules) zone(name string) (*time.Location, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.zoneOf(name)
+}
+
+func (s *schedules) zoneOf(name string) (*time.Location, error) {
+	zone, known := s.zones[name]
 	if !known {
 		var err error
-		if zone, err = calendar.Zone(key.timeZone); err != nil {
+		if zone, err = calendar.Zone(name); err != nil {
 			return nil, err
 		}
 		if s.zones == nil {
 			s.zones = map[string]*time.Location{}
 		}
-		s.zones[key.timeZone] = zone
+		s.zones[name] = zone
 	}
-	return calendar.NewRecurring(calendar.Rule{Every: key.every, Start: key.start, Zone: zone, Duration: key.duration})
+	return zone, nil
 }
 
 const maxControllerEvents = 256

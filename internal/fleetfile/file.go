@@ -35,6 +35,11 @@ type file struct {
 	// seals are the digests of the ciphertexts, as the owner's Keys: what tells
 	// keys apart that were not opened. With an opener there are none.
 	seals [][sha256.Size]byte
+
+	// Of the owner's Channels: in the same way what tells their addresses apart, and
+	// those, by their places, that fleet.yaml has to allow since they are inside.
+	addresses [][sha256.Size]byte
+	inside    []int
 }
 
 // reader parses one file.
@@ -77,7 +82,7 @@ func (r *reader) readHost() {
 	}
 	r.agree("metadata.name", f.Metadata.Name, id, "the file")
 	r.agree("metadata.customer", f.Metadata.Customer, folder, "the folder")
-	r.checkLabels(f.Metadata.Labels)
+	r.checkLabels("metadata.labels", f.Metadata.Labels)
 	r.checkText("spec.displayName", f.Spec.DisplayName)
 	r.checkRetired(f.Spec)
 	r.checkObject("spec.desired", f.Spec.Desired)
@@ -152,6 +157,8 @@ func (r *reader) readCustomer() {
 		Name: folder, DisplayName: f.Spec.DisplayName, Blocked: f.Spec.Status == "blocked",
 		Monitor: r.thresholds(f.Spec.Monitor), File: r.name,
 		Deadlines: r.deadlines(f.Spec.Deadlines), Maintenance: r.readWindows(hub.CustomerOwner(folder), f.Spec.Maintenance),
+		Channels: r.readChannels(hub.CustomerOwner(folder), f.Spec.Notify),
+		Language: f.Spec.Language, TimeZone: r.readZone(f.Spec.TimeZone),
 		Keys: r.readKeys(hub.CustomerOwner(folder), f.Spec.Keys, true),
 	}
 }
@@ -172,6 +179,8 @@ func (r *reader) readFleet() {
 		Deadlines:        r.deadlines(f.Spec.Deadlines),
 		Maintenance:      r.readWindows(hub.FleetOwner(), f.Spec.Maintenance),
 		ControllerEvents: r.readControllerEvents(f.Spec.ControllerEvents),
+		Channels:         r.readChannels(hub.FleetOwner(), f.Spec.Notify),
+		Outbound:         r.readOutbound(f.Spec.Outbound.Allow),
 		Keys:             r.readKeys(hub.FleetOwner(), f.Spec.Keys, true),
 		AllowRemoval:     f.Spec.Guards.AllowRemoval,
 	}
@@ -210,9 +219,9 @@ var (
 	fingerprint = regexp.MustCompile(`^[0-9a-f]{16}$`)
 )
 
-func (r *reader) checkLabels(labels map[string]string) {
+func (r *reader) checkLabels(list string, labels map[string]string) {
 	for key, value := range labels {
-		at := "metadata.labels[" + key + "]"
+		at := list + "[" + key + "]"
 		if !labelKey.MatchString(key) {
 			r.report(at, fmt.Sprintf("%q is no name of a label", key),
 				"letters, digits and . _ / - between them; at most 63")
@@ -259,11 +268,11 @@ func (r *reader) readKeys(owner hub.Owner, keys []Key, open bool) []hub.Key {
 		if k.NotAfter != nil {
 			key.NotAfter = *k.NotAfter
 		}
-		if k.Sealed != "" && k.ID != "" && r.checkSealedTo(at, k) {
+		if k.Sealed != "" && k.ID != "" && r.checkSealedTo(at, k.SealedTo) {
 			switch {
 			case r.opener == nil && r.trusted: // it was looked at before
 			case r.opener == nil:
-				r.checkForm(at, k)
+				r.checkForm(at, "key "+k.ID, k.SealedTo, k.Sealed)
 			case open:
 				key.Digest = r.open(at, owner, k)
 			}
@@ -276,15 +285,15 @@ func (r *reader) readKeys(owner hub.Owner, keys []Key, open bool) []hub.Key {
 	return out
 }
 
-func (r *reader) checkSealedTo(at string, k Key) bool {
+func (r *reader) checkSealedTo(at string, sealedTo []string) bool {
 	defer r.mark("seal", len(r.problems))
 	before := len(r.problems)
-	for i, print := range k.SealedTo {
+	for i, print := range sealedTo {
 		item := fmt.Sprintf("%s.sealedTo[%d]", at, i)
 		switch {
 		case !fingerprint.MatchString(print):
 			r.report(item, item+" is not the fingerprint of a recipient", "16 hex digits")
-		case slices.Index(k.SealedTo, print) < i:
+		case slices.Index(sealedTo, print) < i:
 			r.report(item, fmt.Sprintf("recipient %s stands twice", print), "")
 		}
 	}
@@ -293,33 +302,38 @@ func (r *reader) checkSealedTo(at string, k Key) bool {
 
 // open unseals a key, or says why it cannot.
 func (r *reader) open(at string, owner hub.Owner, k Key) hub.Digest {
-	defer r.mark("seal", len(r.problems))
 	digest, err := r.opener.Open(owner, k.ID, k.Sealed)
-	if errors.Is(err, seal.ErrNoIdentity) {
-		r.locked = true
-		r.report(at+".sealed", fmt.Sprintf("none of the hub's identities opens key %s of %s; it was sealed to %s", k.ID, owner, r.nameAll(k.SealedTo)),
-			"seal it to the hub's recipient, or give the hub the identity in fleet.identity_files")
-	} else if err != nil {
-		r.report(at+".sealed", fmt.Sprintf("key %s of %s: %v", k.ID, owner, err), "make a new key with: hub fleet key add "+owner.String())
-	}
+	r.checkOpened(at, fmt.Sprintf("key %s of %s", k.ID, owner), k.SealedTo, err, "make a new key with: hub fleet key add "+owner.String())
 	return digest
 }
 
+// checkOpened reports why what is sealed at a place did not open, if it did not.
+func (r *reader) checkOpened(at, what string, sealedTo []string, err error, hint string) {
+	defer r.mark("seal", len(r.problems))
+	if errors.Is(err, seal.ErrNoIdentity) {
+		r.locked = true
+		r.report(at+".sealed", fmt.Sprintf("none of the hub's identities opens %s; it was sealed to %s", what, r.nameAll(sealedTo)),
+			"seal it to the hub's recipient, or give the hub the identity in fleet.identity_files")
+	} else if err != nil {
+		r.report(at+".sealed", fmt.Sprintf("%s: %v", what, err), hint)
+	}
+}
+
 // checkForm checks what can be known of a seal without opening it.
-func (r *reader) checkForm(at string, k Key) {
+func (r *reader) checkForm(at, what string, sealedTo []string, armored string) {
 	defer r.mark("seal-recipients", len(r.problems))
-	kinds, err := seal.Recipients(k.Sealed)
+	kinds, err := seal.Recipients(armored)
 	if err != nil {
-		r.report(at+".sealed", fmt.Sprintf("key %s: %v", k.ID, err), "")
+		r.report(at+".sealed", fmt.Sprintf("%s: %v", what, err), "")
 		r.mark("seal", len(r.problems)-1)
 		return
 	}
-	if len(kinds) != len(k.SealedTo) {
-		r.report(at+".sealedTo", fmt.Sprintf("key %s is sealed to %d recipients, but sealedTo names %d", k.ID, len(kinds), len(k.SealedTo)), "")
+	if len(kinds) != len(sealedTo) {
+		r.report(at+".sealedTo", fmt.Sprintf("%s is sealed to %d recipients, but sealedTo names %d", what, len(kinds), len(sealedTo)), "")
 		return
 	}
 	var missing []string
-	unknown := slices.Clone(k.SealedTo)
+	unknown := slices.Clone(sealedTo)
 	for _, recipient := range r.recipients {
 		if i := slices.Index(unknown, recipient.Fingerprint()); i >= 0 {
 			unknown = slices.Delete(unknown, i, i+1)
@@ -331,11 +345,11 @@ func (r *reader) checkForm(at string, k Key) {
 	switch {
 	case len(r.recipients) == 0: // reported there
 	case len(missing) > 0:
-		r.report(at+".sealedTo", fmt.Sprintf("key %s is not sealed to %s", k.ID, r.nameAll(missing)), hint)
+		r.report(at+".sealedTo", fmt.Sprintf("%s is not sealed to %s", what, r.nameAll(missing)), hint)
 	case len(unknown) > 0:
-		r.report(at+".sealedTo", fmt.Sprintf("key %s is sealed to %s, which %s does not name", k.ID, r.nameAll(unknown), RecipientsPath), hint)
+		r.report(at+".sealedTo", fmt.Sprintf("%s is sealed to %s, which %s does not name", what, r.nameAll(unknown), RecipientsPath), hint)
 	case kinds[0] != r.recipients[0].Kind():
-		r.report(at+".sealed", fmt.Sprintf("key %s is sealed to recipients of the kind %s, but %s names %s", k.ID, kinds[0], RecipientsPath, r.recipients[0].Kind()), hint)
+		r.report(at+".sealed", fmt.Sprintf("%s is sealed to recipients of the kind %s, but %s names %s", what, kinds[0], RecipientsPath, r.recipients[0].Kind()), hint)
 	}
 }
 

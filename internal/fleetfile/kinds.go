@@ -87,6 +87,9 @@ type CustomerSpec struct {
 	Monitor     *Monitor   `yaml:"monitor,omitempty" doc:"Lengths of silence for all hosts of this customer."`
 	Deadlines   *Deadlines `yaml:"deadlines,omitempty" doc:"What has to succeed again and again for every guest of this customer; what is left out is as on the fleet."`
 	Maintenance []Window   `yaml:"maintenance,omitempty" doc:"Windows in which nobody is told of this customer's hosts."`
+	Notify      []Channel  `yaml:"notify,omitempty" doc:"Channels by which this customer is told of its own events; at most 16. The fleet's are told of them too."`
+	Language    string     `yaml:"language,omitempty" oneof:"en|de" doc:"Language of what this customer is told: en (the default) or de."`
+	TimeZone    string     `yaml:"timeZone,omitempty" doc:"Zone of the times that this customer is told, by its IANA name: Europe/Berlin. Left out: UTC."`
 	Keys        []Key      `yaml:"keys" doc:"Keys of this customer's controllers."`
 }
 
@@ -104,6 +107,8 @@ type FleetSpec struct {
 	Deadlines        *Deadlines `yaml:"deadlines,omitempty" doc:"What has to succeed again and again for every guest; what is left out is not watched."`
 	Maintenance      []Window   `yaml:"maintenance,omitempty" doc:"Windows in which nobody is told of any host."`
 	ControllerEvents []string   `yaml:"controllerEvents,omitempty,flow" pattern:"^[a-z][a-z0-9_]{0,63}$" doc:"The types of events that controllers may send; the hub's own are never taken. Left out: a list of backup, update, app, security and storage events, which README.md has. []: none."`
+	Notify           []Channel  `yaml:"notify,omitempty" doc:"Channels by which the operators are told, of every customer's events and the hub's own; at most 16."`
+	Outbound         Outbound   `yaml:"outbound,omitempty" doc:"What channels may reach beside public addresses."`
 	Keys             []Key      `yaml:"keys" doc:"Global keys: bound to no host, they may enroll hosts."`
 	Guards           Guards     `yaml:"guards,omitempty" doc:"What keeps a mistaken commit from harm."`
 }

@@ -37,6 +37,8 @@ const (
 type Opener interface {
 	// Open returns the digest of the sealed key, which must be key keyID of owner.
 	Open(owner hub.Owner, keyID, armored string) (hub.Digest, error)
+	// OpenURL returns the sealed URL, which must be that of channel of owner.
+	OpenURL(owner hub.Owner, channel, armored string) (hub.Secret, error)
 }
 
 // Options say what Load cannot find in the folder.
@@ -56,7 +58,8 @@ type Options struct {
 //
 // Without an opener (a nil interface) the seals are checked by their form and
 // against recipients.txt, and the keys of the fleet have no digests: nobody can
-// use them. With one, every seal of a host that is not retired must open.
+// use them, nor sealed URLs of channels, which are empty. With one, every seal of a
+// host that is not retired, of a customer and the fleet must open.
 func Load(fsys fs.FS, opener Opener, opts Options) (*hub.Fleet, []hub.Problem, error) {
 	loaded, err := NewLoader(opener, opts.Base).Load(fsys, Request{Revision: opts.Revision, Strict: true})
 	return loaded.Fleet, loaded.Problems, err

@@ -59,7 +59,7 @@ func (c cast) folder(t testing.TB, archive *txtar.Archive) fstest.MapFS {
 	return fsys
 }
 
-// expand replaces the lines SEAL, COPY and RECIPIENT of an archive.
+// expand replaces the lines SEAL, SEALURL, COPY and RECIPIENT of an archive.
 func (c cast) expand(t testing.TB, fsys fstest.MapFS, text string, one hub.Secret) []byte {
 	var out bytes.Buffer
 	for line := range strings.Lines(text) {
@@ -70,6 +70,8 @@ func (c cast) expand(t testing.TB, fsys fstest.MapFS, text string, one hub.Secre
 		case len(words) == 2 && words[0] == "COPY":
 			_, sealed, _ := strings.Cut(string(fsys[words[1]].Data), "      sealedTo: ")
 			out.WriteString("      sealedTo: " + sealed)
+		case len(words) == 4 && words[0] == "SEALURL":
+			out.WriteString(c.sealURL(t, words[1], words[2], words[3]))
 		case len(words) >= 3 && words[0] == "SEAL":
 			out.WriteString(c.seal(t, words[1], words[2], words[3:], one))
 		default:
@@ -100,6 +102,20 @@ func (c cast) seal(t testing.TB, ownerText, keyID string, rest []string, one hub
 	}
 	return fmt.Sprintf("      sealedTo: [%s]\n      sealed: |\n        %s\n", strings.Join(sealedTo, ", "),
 		strings.ReplaceAll(strings.TrimSpace(sealed), "\n", "\n        "))
+}
+
+func (c cast) sealURL(t testing.TB, ownerText, channel, url string) string {
+	owner, err := hub.ParseOwner(ownerText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, sealedTo, err := seal.SealURL(seal.URLPayload{Owner: owner, Channel: channel, URL: hub.NewSecret(url)},
+		[]seal.Recipient{c["hub"].Recipient(), c["offline"].Recipient()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("        sealedTo: [%s]\n        sealed: |\n          %s\n", strings.Join(sealedTo, ", "),
+		strings.ReplaceAll(strings.TrimSpace(sealed), "\n", "\n          "))
 }
 
 var shortRecipient = regexp.MustCompile(` \(age1[a-z0-9]+…\)`)

@@ -11,6 +11,7 @@ func Rules() []Rule {
 	return []Rule{
 		{"allow-removal", "guards.allowRemoval is not 0"},
 		{"case-collision", "Names differ only in case"},
+		{"channel", "A channel by which people are told has mistakes"},
 		{"deadline", "A deadline of a guest is too short or too long"},
 		{"duplicate", "A key of a file, a host id, a key id or a key stands twice"},
 		{"invalid", "Anything else that the hub refuses"},
@@ -23,8 +24,8 @@ func Rules() []Rule {
 		{"recipients", "A line of recipients.txt is no recipient to seal to"},
 		{"reference", "A host names a customer that is not there"},
 		{"schema-line", "A file does not tell editors its schema"},
-		{"seal", "A sealed key is damaged, does not open, or belongs elsewhere"},
-		{"seal-recipients", "A key is sealed to others than recipients.txt names"},
+		{"seal", "A sealed key or URL is damaged, does not open, or belongs elsewhere"},
+		{"seal-recipients", "A key or URL is sealed to others than recipients.txt names"},
 		{"secret", "A secret stands in the clear"},
 		{"size", "A file is larger than what is read"},
 		{"syntax", "Not YAML"},

@@ -65,6 +65,7 @@ func (w *whole) collect(sections map[string]*section) {
 		w.problems = append(w.problems, hub.Problem{File: FleetPath, Message: "is missing", Hint: "hub fleet init writes one"})
 	}
 	w.ownThresholds()
+	w.ownChannels()
 }
 
 func (w *whole) add(f *file) {

@@ -52,14 +52,13 @@ func SwitchEvents() []EventType {
 	return types
 }
 
-// OwnEvent reports whether a type is one that only the hub raises.
-func OwnEvent(t EventType) bool {
-	switch t {
-	case FleetRejected, FleetRewound, FleetHeld, FleetFrozen, HostFileRejected, ClickHouseAway, SpoolHigh:
-		return true
-	}
-	return slices.Contains(SwitchEvents(), t)
+// OwnEvents lists the types that only the hub raises.
+func OwnEvents() []EventType {
+	return append(SwitchEvents(), FleetRejected, FleetRewound, FleetHeld, FleetFrozen, HostFileRejected, ClickHouseAway, SpoolHigh)
 }
+
+// OwnEvent reports whether a type is one that only the hub raises.
+func OwnEvent(t EventType) bool { return slices.Contains(OwnEvents(), t) }
 
 // The fleet's events: they are the operators', so their CustomerID is empty.
 const (

@@ -1,11 +1,12 @@
-// Package seal keeps keys secret in a public place: a key is encrypted with age
+// Package seal keeps keys and the URLs of channels secret in a public place: a key is encrypted with age
 // to the fleet's recipients, and its owner is written inside.
 //
 // age gives secrecy, not authorship, and authenticates no context: whoever
 // knows a recipient can seal a key, and a sealed key can be copied. So the
 // plaintext is the JSON {"v":1,"owner":"host/…","id":"k1","key":"<64 hex>"},
 // and [OpenAs] and [Opener] refuse a seal that stands where another owner or key
-// id is expected. Who may change what stands there is for git to say.
+// id is expected. The URL of a channel is sealed in the same way, with the channel's
+// name inside. Who may change what stands there is for git to say.
 //
 // Recipients and identities are age's own: X25519, and the post-quantum hybrid
 // of age 1.3. Plugins, SSH keys and passphrases are refused by name; nothing
@@ -71,14 +72,18 @@ type payloadJSON struct {
 // fingerprint of each recipient, in their order. The recipients must be all
 // X25519 or all hybrid.
 func Seal(p Payload, to []Recipient) (armored string, sealedTo []string, err error) {
-	if len(to) == 0 {
-		return "", nil, errors.New("no recipient to seal to")
-	}
 	if !hub.ValidKeyID(p.KeyID) {
 		return "", nil, fmt.Errorf("%q is no key id", p.KeyID)
 	}
 	if _, err := hub.DigestKey(p.Key.Reveal()); err != nil {
 		return "", nil, err
+	}
+	return sealText(p.encode(), to)
+}
+
+func sealText(text []byte, to []Recipient) (armored string, sealedTo []string, err error) {
+	if len(to) == 0 {
+		return "", nil, errors.New("no recipient to seal to")
 	}
 	recipients := make([]age.Recipient, len(to))
 	for i, r := range to {
@@ -91,7 +96,7 @@ func Seal(p Payload, to []Recipient) (armored string, sealedTo []string, err err
 	if err != nil {
 		return "", nil, fmt.Errorf("seal: %w", err)
 	}
-	_, err = w.Write(p.encode())
+	_, err = w.Write(text)
 	if err := errors.Join(err, w.Close(), encoded.Close()); err != nil {
 		return "", nil, fmt.Errorf("seal: %w", err)
 	}
@@ -101,12 +106,20 @@ func Seal(p Payload, to []Recipient) (armored string, sealedTo []string, err err
 // Open decrypts what Seal made with the first identity that can. It does not
 // know where the seal stood: OpenAs and Opener do.
 func Open(armored string, identities []Identity) (Payload, error) {
+	text, err := openText(armored, identities)
+	if err != nil {
+		return Payload{}, err
+	}
+	return decode(text)
+}
+
+func openText(armored string, identities []Identity) ([]byte, error) {
 	if len(identities) == 0 {
-		return Payload{}, ErrNoIdentity
+		return nil, ErrNoIdentity
 	}
 	header, payload, _, err := unarmor(armored)
 	if err != nil {
-		return Payload{}, err
+		return nil, err
 	}
 	list := make([]age.Identity, len(identities))
 	for i, id := range identities {
@@ -116,15 +129,15 @@ func Open(armored string, identities []Identity) (Payload, error) {
 	var noMatch *age.NoIdentityMatchError
 	switch {
 	case errors.As(err, &noMatch):
-		return Payload{}, ErrNoIdentity
+		return nil, ErrNoIdentity
 	case err != nil:
-		return Payload{}, ErrDamaged
+		return nil, ErrDamaged
 	}
 	text, err := openPayload(fileKey, payload)
 	if err != nil {
-		return Payload{}, ErrDamaged
+		return nil, ErrDamaged
 	}
-	return decode(text)
+	return text, nil
 }
 
 // OpenAs decrypts a seal that stands where key keyID of owner is expected. What

@@ -1,6 +1,7 @@
 package yamlfile
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,7 +14,8 @@ import (
 type Edit struct {
 	// Path names the value that changes, as for Document.Position.
 	Path string
-	// Value is what stands there afterwards; nil takes the item of a list away.
+	// Value is what stands there afterwards; nil takes the item of a list, or the
+	// key of a mapping, away.
 	Value any
 	// After is the key beside it behind which a missing key is written; where
 	// that is missing too, the new one comes last.
@@ -104,18 +106,25 @@ func setNode(n *yaml.Node, steps []string, after string, value *yaml.Node) error
 	return nil
 }
 
-// removeNode takes away the item that steps lead to from n.
+// removeNode takes away the item or key that steps lead to from n.
 func removeNode(n *yaml.Node, steps []string) error {
-	list := lookup(n, steps[:len(steps)-1])
-	if list == nil || list.Kind != yaml.SequenceNode {
-		return fmt.Errorf("only the item of a list can be taken away")
+	around, last := lookup(n, steps[:len(steps)-1]), steps[len(steps)-1]
+	switch {
+	case around == nil:
+	case around.Kind == yaml.MappingNode:
+		for i := 0; i < len(around.Content); i += 2 {
+			if around.Content[i].Value == last {
+				around.Content = slices.Delete(around.Content, i, i+2)
+				return nil
+			}
+		}
+	case around.Kind == yaml.SequenceNode:
+		if i, err := strconv.Atoi(last); err == nil && i >= 0 && i < len(around.Content) {
+			around.Content = slices.Delete(around.Content, i, i+1)
+			return nil
+		}
 	}
-	i, err := strconv.Atoi(steps[len(steps)-1])
-	if err != nil || i < 0 || i >= len(list.Content) {
-		return fmt.Errorf("there is no such item")
-	}
-	list.Content = slices.Delete(list.Content, i, i+1)
-	return nil
+	return errors.New("there is nothing to take away")
 }
 
 // lookup returns the node that steps lead to from n, or nil.
@@ -161,6 +170,9 @@ func removeText(doc *Document, data []byte, steps []string) []byte {
 	if list.Style&yaml.FlowStyle != 0 {
 		return nil
 	}
+	if list.Kind == yaml.MappingNode {
+		return removeKey(list, data, steps[len(steps)-1])
+	}
 	if len(list.Content) == 1 {
 		if len(path) == 0 {
 			return nil
@@ -176,6 +188,17 @@ func removeText(doc *Document, data []byte, steps []string) []byte {
 	}
 	end := text.blockEnd(item.Line, list.Column)
 	return []byte(strings.Join(slices.Concat(text[:first-1], text[end:]), ""))
+}
+
+// removeKey does so with a key of a block mapping: one of several, and not behind
+// the dash of an item.
+func removeKey(mapping *yaml.Node, data []byte, name string) []byte {
+	key, value := child(mapping, name)
+	text := newLines(data)
+	if len(mapping.Content) == 2 || strings.TrimLeft(text[key.Line-1][:key.Column-1], " ") != "" {
+		return nil
+	}
+	return []byte(strings.Join(slices.Concat(text[:key.Line-1], text[text.entryEnd(key, value):]), ""))
 }
 
 // renderEntry returns the lines "name: value" of a block mapping.

@@ -52,6 +52,11 @@ func TestApply(t *testing.T) {
 		"the only one":            {"spec:\n  keys: # c\n  - id: k1\n    a: 1\n  more: 1\n", "spec:\n  keys: [] # c\n  more: 1\n", []Edit{{Path: "spec.keys[0]"}}},
 		"one of a flow list":      {"keys: [a, b] # c\n", "keys: [b] # c\n", []Edit{{Path: "keys[0]"}}},
 		"paths follow the edits":  {"keys:\n- a\n- b\n- c\n", "keys:\n- b\n", []Edit{{Path: "keys[0]"}, {Path: "keys[1]"}}},
+		"take a key away":         {"a: 1\n# of b\nb: # c\n  - x\n\n# of c\nc: 2\n", "a: 1\n# of b\n\n# of c\nc: 2\n", []Edit{{Path: "b"}}},
+		"the last key":            {"spec:\n  a: 1 # c\n  b: \"x\" # d\n", "spec:\n  a: 1 # c\n", []Edit{{Path: "spec.b"}}},
+		"the only key":            {"spec:\n  a: 1\nmore: 1\n", "spec: {}\nmore: 1\n", []Edit{{Path: "spec.a"}}},
+		"a key behind the dash":   {"- a: 1\n  b: 2 # c\n", "- b: 2 # c\n", []Edit{{Path: "[0].a"}}},
+		"a key of a flow mapping": {"- {a: 1, b: 2} # c\n", "- {b: 2} # c\n", []Edit{{Path: "[0].a"}}},
 		"an item that holds none": {"- - a\n  - b\n", "- - b\n", []Edit{{Path: "[0][0]"}}},
 	}
 	for name, test := range tests {
@@ -69,15 +74,16 @@ func TestApply(t *testing.T) {
 
 func TestApplyRefuses(t *testing.T) {
 	for want, edit := range map[string]Edit{
-		"f: an edit needs a path":                                    {},
-		"f: a: only the item of a list can be taken away":            {Path: "a"},
-		"f: none.none[0]: only the item of a list can be taken away": {Path: "none.none[0]"},
-		"f: l[2]: there is no such item":                             {Path: "l[2]"},
-		"f: l[-1]: there is no such item":                            {Path: "l[-1]"},
-		"f: l.x: x has no place in a list":                           {Path: "l.x", Value: 1},
-		"f: l[7].x: 7 has no place in a list":                        {Path: "l[7].x", Value: 1},
-		"f: a.b.c: b has no place in a single value":                 {Path: "a.b.c", Value: 1},
-		"f: m.k.x: x has no place in a single value":                 {Path: "m.k.x", Value: "v"},
+		"f: an edit needs a path":                        {},
+		"f: b: there is nothing to take away":            {Path: "b"},
+		"f: a.b: there is nothing to take away":          {Path: "a.b"},
+		"f: none.none[0]: there is nothing to take away": {Path: "none.none[0]"},
+		"f: l[2]: there is nothing to take away":         {Path: "l[2]"},
+		"f: l[-1]: there is nothing to take away":        {Path: "l[-1]"},
+		"f: l.x: x has no place in a list":               {Path: "l.x", Value: 1},
+		"f: l[7].x: 7 has no place in a list":            {Path: "l[7].x", Value: 1},
+		"f: a.b.c: b has no place in a single value":     {Path: "a.b.c", Value: 1},
+		"f: m.k.x: x has no place in a single value":     {Path: "m.k.x", Value: "v"},
 	} {
 		in := []byte("a: 1\nl: [a, b]\nm: {k: v}\n")
 		if out, err := Apply("f", in, edit); err == nil || err.Error() != want {

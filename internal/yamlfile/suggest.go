@@ -15,6 +15,10 @@ func suggest(word string, known []string) string {
 	return "known here: " + strings.Join(known, ", ")
 }
 
+// Suggest returns a hint for a word that is none of known: `did you mean "…"?`, or
+// nothing where none is near.
+func Suggest(word string, known []string) string { return didYouMean(word, known) }
+
 // didYouMean names the known word nearest to word, or nothing where none is near.
 func didYouMean(word string, known []string) string {
 	best, distance := "", len(word)/3+2
