@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"felhom.eu/hub/internal/hub"
-	"felhom.eu/hub/internal/message"
 	"felhom.eu/hub/internal/notify"
 )
 
@@ -33,8 +32,6 @@ func (l *letter) critical() bool {
 	return slices.ContainsFunc(l.events, func(e *hub.Event) bool { return e.Severity() == "critical" })
 }
 
-// ends reports whether the letter tells that its trouble is over.
-func (l *letter) ends() bool { return !l.digest && message.Ends(l.events[0].Type) }
 
 // fresh reports whether nobody can have seen the letter.
 func (l *letter) fresh() bool { return l.attempt == 0 && !l.doubt && !l.inFlight }
