@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/annotate", "internal/calendar", "internal/certs", "internal/control", "internal/engine", "internal/gitsync", "internal/message", "internal/rejected", "internal/seal", "internal/selfprobe", "internal/spool", "internal/watchdog", "internal/wire", "internal/yamlfile"},
 	{"internal/clickhouse", "internal/config", "internal/engine/enginetest", "internal/notify"},
 	{"internal/fleetfile"},
-	{"internal/audit", "internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
+	{"internal/audit", "internal/deadman", "internal/fleetfile/fleettest", "internal/fleetops", "internal/httpapi", "internal/ingest", "internal/outbox", "internal/plan", "internal/roster", "internal/ship", "internal/simulate"},
 	{"internal/app", "internal/bench"},
 	{"internal/demo", "internal/torture"},
 	{"cmd/hub", "cmd/hub-engine", "cmd/hub-torture"},

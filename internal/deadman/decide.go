@@ -134,7 +134,7 @@ func decideEach(in Input, held map[string]bool, failed map[string]error) ([]Deci
 		e, d := in.Evidence[from[i]], &decided[i]
 		for k := range d.Events {
 			event := &d.Events[k]
-			if Muted(event) {
+			if event.Muted() {
 				continue
 			}
 			switch event.Type {

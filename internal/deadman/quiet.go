@@ -115,9 +115,6 @@ func mark(event *hub.Event, by string) {
 	}
 }
 
-// Muted reports whether nobody is told of an event by itself.
-func Muted(e *hub.Event) bool { return e.CausedBy != "" || e.SuppressedBy != "" }
-
 // muted is trouble that was recorded and not told.
 type muted struct {
 	by    string

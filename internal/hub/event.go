@@ -97,6 +97,10 @@ func (e *Event) Severity() string {
 	return e.Type.Severity()
 }
 
+// Muted reports whether nobody is told of an event by itself: another explains it, or
+// there is a reason to be silent.
+func (e *Event) Muted() bool { return e.CausedBy != "" || e.SuppressedBy != "" }
+
 // Event is one thing that happened, as the table events holds it.
 type Event struct {
 	ID             string // 32 hex digits; the same whoever computes it

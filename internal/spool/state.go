@@ -45,6 +45,10 @@ func (s *Spool) ReadState(name string) ([]byte, error) {
 	return readState(s.fs, name)
 }
 
+// ReadStateIn is ReadState of a spool that is not open: for states that must be known
+// before its records are read.
+func ReadStateIn(dir, name string) ([]byte, error) { return readState(Folder(dir), name) }
+
 func readState(fsys FS, name string) ([]byte, error) {
 	f, err := fsys.Open(name + stateSuffix)
 	if err != nil {

@@ -295,7 +295,7 @@ func (w *world) raised(e hub.Event) {
 		w.log[id] = append(w.log[id], e.Type)
 	}
 	// What is retired is closed in the log, whether somebody was told or not.
-	if n := len(w.told[id]); !deadman.Muted(&e) || slices.Contains(closings, e.SuppressedBy) && n > 0 && w.told[id][n-1] != e.Type {
+	if n := len(w.told[id]); !e.Muted() || slices.Contains(closings, e.SuppressedBy) && n > 0 && w.told[id][n-1] != e.Type {
 		w.told[id] = append(w.told[id], e.Type)
 	}
 }
@@ -531,7 +531,7 @@ func (w *world) compare() {
 		if !ok {
 			w.t.Fatalf("raised and should not be: %+v\nat step %d\n%s", e, w.now, w.describe())
 		}
-		if deadman.Muted(&e) != w.m.untold[id] {
+		if e.Muted() != w.m.untold[id] {
 			w.t.Fatalf("told, and should not be, or the other way round: %+v\nat step %d\n%s", e, w.now, w.describe())
 		}
 		if at >= 0 && !e.At.Equal(instant(at)) {

@@ -1,0 +1,297 @@
+package outbox_test
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"pgregory.net/rapid"
+
+	"felhom.eu/hub/internal/hub"
+	"felhom.eu/hub/internal/message"
+	"felhom.eu/hub/internal/wire"
+)
+
+// modelled runs many traces and holds what came out against one property.
+func modelled(t *testing.T, judge func(w *world, h *history)) {
+	rapid.Check(t, func(rt *rapid.T) {
+		list := ops(rt)
+		limit := rapid.SampledFrom([]int{2, 5, -1}).Draw(rt, "limit")
+		var complaint error
+		synctest.Test(t, func(*testing.T) {
+			w := newWorld(limit)
+			w.boot()
+			w.run(list)
+			judge(w, w.history())
+			complaint = w.complaint
+			if complaint != nil && os.Getenv("DUMP") != "" {
+				for _, e := range w.disk {
+					fmt.Println(e.Seq, e.ReceivedAt.Format("02 15:04:05.000"), e.Kind, string(e.Body))
+				}
+				for c, rs := range w.receipts {
+					for _, r := range rs {
+						fmt.Println(c, r.id, r.digest, r.at.Format("02 15:04:05.000"), r.life, r.lost)
+					}
+				}
+			}
+		})
+		if complaint != nil {
+			rt.Fatal(complaint)
+		}
+	})
+}
+
+// history is what the records of the spool say, and what the receivers got.
+type history struct {
+	routes  map[string][]string             // by event, of each route
+	times   map[string]int                  // by event, how often it was routed
+	last    map[string]hub.Delivery         // by channel and message
+	digests map[string][]string             // by digest, the events
+	inside  map[string]string               // by channel and event, the digest
+	status  map[string][]hub.DeliveryStatus // by channel and message, all
+}
+
+func (w *world) history() *history {
+	h := &history{map[string][]string{}, map[string]int{}, map[string]hub.Delivery{}, map[string][]string{}, map[string]string{}, map[string][]hub.DeliveryStatus{}}
+	for _, e := range w.disk {
+		if e.Kind != hub.KindDelivery {
+			continue
+		}
+		d, _ := wire.DecodeDispatch(e.Body)
+		for _, r := range d.Routes {
+			h.routes[r.EventID] = r.Channels
+			h.times[r.EventID]++
+		}
+		for _, v := range d.Deliveries {
+			key := v.Channel + " " + v.MessageID
+			h.status[key] = append(h.status[key], v.Status)
+			if v.Status == hub.DeliveryDigested {
+				h.digests[v.MessageID] = v.EventIDs
+				for _, id := range v.EventIDs {
+					h.inside[v.Channel+" "+id] = v.MessageID
+				}
+				continue
+			}
+			h.last[key] = v
+		}
+	}
+	return h
+}
+
+// fate returns what became of an event on a channel, and of the digest it is in.
+func (h *history) fate(channel, event string) hub.DeliveryStatus {
+	if digest := h.inside[channel+" "+event]; digest != "" {
+		event = digest
+	}
+	return h.last[channel+" "+event].Status
+}
+
+// got returns the events that a channel's receiver got, in the order of their first
+// coming, and how often each message came.
+func (w *world) got(channel string, h *history) (events []string) {
+	seen := map[string]bool{}
+	for _, r := range w.receipts[channel] {
+		if seen[r.id] {
+			continue
+		}
+		seen[r.id] = true
+		if r.digest {
+			events = append(events, h.digests[r.id]...)
+		} else {
+			events = append(events, r.id)
+		}
+	}
+	return events
+}
+
+// TestP05_EveryMessageEnds: every durable event is routed once, and on every channel
+// that it was routed to it ends sent, dead, collapsed, digested or dropped; what is
+// said to be sent was received, under the event's id, and more than once only where
+// an answer was lost or the hub crashed.
+func TestP05_EveryMessageEnds(t *testing.T) {
+	modelled(t, func(w *world, h *history) {
+		for _, e := range w.events {
+			if h.times[e.ID] != 1 {
+				w.complain("event %s was routed %d times", e.ID, h.times[e.ID])
+			}
+			for _, channel := range h.routes[e.ID] {
+				switch fate := h.fate(channel, e.ID); fate {
+				case hub.DeliverySent:
+					if !slices.Contains(w.got(channel, h), e.ID) {
+						w.complain("event %s is said to be sent on %s, and nobody got it", e.ID, channel)
+					}
+				case hub.DeliveryDead, hub.DeliveryCollapsed, hub.DeliveryDropped:
+				default:
+					w.complain("event %s has not come to an end on %s: %q", e.ID, channel, fate)
+				}
+			}
+		}
+		w.judgeDoubles()
+	})
+}
+
+// judgeDoubles holds that a message comes again only because its sender was not told
+// that it came, or crashed: then one a channel does.
+func (w *world) judgeDoubles() {
+	for channel, receipts := range w.receipts {
+		crashed := map[int]int{} // by life, messages that came again for its end
+		newest := map[string]receipt{}
+		for _, r := range receipts {
+			if before, again := newest[r.id]; again && !before.lost {
+				if before.life == r.life {
+					w.complain("message %s came twice on %s in one life", r.id, channel)
+				}
+				if crashed[before.life]++; crashed[before.life] > 1 {
+					w.complain("two messages came again on %s after one crash", channel)
+				}
+			}
+			newest[r.id] = r
+		}
+		if len(crashed) > w.crashes {
+			w.complain("messages of %d lives came again on %s, and there were %d crashes", len(crashed), channel, w.crashes)
+		}
+	}
+}
+
+// TestP05_OrderPerHost: what is told of a host on a channel is told in the order in
+// which it happened.
+func TestP05_OrderPerHost(t *testing.T) {
+	modelled(t, func(w *world, h *history) {
+		index := map[string]int{}
+		for i, e := range w.events {
+			index[e.ID] = i
+		}
+		for _, channel := range channelIDs {
+			last := map[string]int{}
+			for _, id := range w.got(channel, h) {
+				host := w.event(id).HostID + w.event(id).CustomerID
+				if before, ok := last[host]; ok && before >= index[id] {
+					w.complain("%s: event %s came after one that happened later", channel, id)
+				}
+				last[host] = index[id]
+			}
+		}
+	})
+}
+
+// TestP15_MessagesAreBounded: in no 5 minutes more messages of a customer come on a
+// channel than the limit, but those that come again.
+func TestP15_MessagesAreBounded(t *testing.T) {
+	modelled(t, func(w *world, h *history) {
+		for channel, receipts := range w.receipts {
+			byCustomer := map[string][]receipt{}
+			seen := map[string]bool{}
+			for _, r := range receipts {
+				if seen[r.id] {
+					continue
+				}
+				seen[r.id] = true
+				id := r.id
+				if r.digest {
+					id = h.digests[r.id][0]
+				}
+				customer := w.event(id).CustomerID
+				byCustomer[customer] = append(byCustomer[customer], r)
+			}
+			for customer, all := range byCustomer {
+				for i, r := range all {
+					if w.limit < 0 || i < w.limit {
+						continue
+					}
+					// Of those that were lost with a crash or an answer the sender knows nothing.
+					unknown := 0
+					for _, other := range all[i-w.limit : i] {
+						if other.lost || other.life != r.life {
+							unknown++
+						}
+					}
+					if d := r.at.Sub(all[i-w.limit].at); d < windowLength && unknown == 0 {
+						w.complain("%d messages of %q came on %s within %s", w.limit+1, customer, channel, d)
+					}
+				}
+			}
+		}
+	})
+}
+
+// TestP17_RecoveriesGoWhereAlarmsWent: an end is told only where a beginning was, and
+// everywhere there.
+func TestP17_RecoveriesGoWhereAlarmsWent(t *testing.T) {
+	modelled(t, func(w *world, h *history) {
+		for _, channel := range channelIDs {
+			got := w.got(channel, h)
+			for i, id := range got {
+				e := w.event(id)
+				if message.Ends(e.Type) && !slices.ContainsFunc(got[:i], func(id string) bool { return w.alarms(id, e.Episode) }) {
+					w.complain("%s: %s came, and no alarm before it", channel, id)
+				}
+			}
+			for _, e := range w.events {
+				if !message.Ends(e.Type) || e.Muted() || !slices.ContainsFunc(got, func(id string) bool { return w.alarms(id, e.Episode) }) {
+					continue
+				}
+				if strings.HasPrefix(channel, "customer/") && !strings.HasPrefix(channel, "customer/"+e.CustomerID+"/") {
+					continue
+				}
+				switch fate := h.fate(channel, e.ID); fate {
+				case hub.DeliverySent, hub.DeliveryDead, hub.DeliveryDropped:
+				default:
+					// An alarm that came and was not known to: then it ended dead, or with its channel.
+					if !w.unknown(channel, e.Episode, h) {
+						w.complain("%s: the alarm of %s came, and what ends it is %q", channel, e.ID, fate)
+					}
+				}
+			}
+		}
+	})
+}
+
+// alarms reports whether an event tells that an episode began.
+func (w *world) alarms(id, episode string) bool {
+	e := w.event(id)
+	if message.Ends(e.Type) {
+		return false
+	}
+	return e.Episode == episode || slices.ContainsFunc(w.events, func(folded *hub.Event) bool {
+		return folded.Episode == episode && folded.FoldedInto == id
+	})
+}
+
+// unknown reports whether no alarm of an episode is recorded as sent on a channel, or
+// the channel left the fleet after that.
+func (w *world) unknown(channel, episode string, h *history) bool {
+	for _, e := range w.events {
+		if w.alarms(e.ID, episode) && h.fate(channel, e.ID) == hub.DeliverySent {
+			return false
+		}
+	}
+	return true
+}
+
+// TestP27_NothingOfOthers: a customer's channel hears of its own events alone, and
+// reads no other's name.
+func TestP27_NothingOfOthers(t *testing.T) {
+	modelled(t, func(w *world, h *history) {
+		for channel, receipts := range w.receipts {
+			owner, ok := strings.CutPrefix(channel, "customer/")
+			if !ok {
+				continue
+			}
+			owner, _, _ = strings.Cut(owner, "/")
+			for _, id := range w.got(channel, h) {
+				if w.event(id).CustomerID != owner {
+					w.complain("%s was told of %s of %q", channel, id, w.event(id).CustomerID)
+				}
+			}
+			other := map[string]string{"acme": "bolt", "bolt": "acme"}[owner]
+			for _, r := range receipts {
+				if strings.Contains(strings.ToLower(r.text), other) {
+					w.complain("%s was told: %s", channel, r.text)
+				}
+			}
+		}
+	})
+}
