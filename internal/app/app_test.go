@@ -313,7 +313,7 @@ func TestI21_StopWhileTheEngineHangs(t *testing.T) {
 
 func TestSwitchEndToEnd(t *testing.T) {
 	s := newSite(t)
-	s.write("fleet.yaml", strings.Replace(s.read("fleet.yaml"), "monitor: {staleAfter: 30m, downAfter: 60m}", "monitor: {staleAfter: 4s, downAfter: 8s}", 1))
+	s.write("fleet.yaml", strings.Replace(s.read("fleet.yaml"), "monitor: {staleAfter: 30m, downAfter: 60m}", "monitor: {staleAfter: 6s, downAfter: 20s}", 1))
 	host, never := s.enroll("acme", false), s.enroll("globex", false)
 	s.push("hosts")
 	r := s.startReady()
@@ -325,10 +325,10 @@ func TestSwitchEndToEnd(t *testing.T) {
 		log   = "SELECT type, customer_id, severity, toInt64(silence_seconds) FROM events ORDER BY at"
 	)
 	r.becomes("SELECT state FROM hosts WHERE host_id = '"+host.HostID+"'", "ok")
-	r.becomes(stale, "host_stale\tacme\twarning\t4")
+	r.becomes(stale, "host_stale\tacme\twarning\t6")
 	r.stop() // the silence goes on over a restart
 	r = s.startReady()
-	r.becomes(log, "host_stale\tacme\twarning\t4", r.downLine())
+	r.becomes(log, "host_stale\tacme\twarning\t6", r.downLine())
 	if status := r.report(host.HostID, host.APIKey, 2); status != 200 {
 		t.Fatal(status)
 	}
