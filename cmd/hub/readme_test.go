@@ -45,7 +45,7 @@ func TestReadmeTour(t *testing.T) {
 	}
 	for _, want := range []string{`│ ok    │        12.5 │        37.5 │             1 │`, `│ web  │ running │`,
 		`{"status":"ok","blocked":false}`, `│ ok    │ healthy │        8.25 │`, `│ nextcloud │ running │ 31.0.4  │`, "backup_failed",
-		`"blocked":false`, "host_stale", "host_down", "host_recovered"} {
+		`"blocked":false`, "host_stale", "host_down", "host_recovered", `"customer_id": "acme"`, `"reason": "no space left on pbs-main"`} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is not in the tour's output:\n%s", want, out)
 		}

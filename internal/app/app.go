@@ -284,7 +284,7 @@ func (a *App) openServer(version string) (err error) {
 	}
 	a.server, err = httpapi.New(httpapi.Options{
 		Listen: a.cfg.Listen, TLS: tlsConfig, AdminListen: a.cfg.AdminListen, ControlSocket: control.Path(a.cfg.DataDir),
-		Reports: a.acceptor, Minter: minter,
+		Reports: a.acceptor, Minter: minter, Reading: (*reader)(a),
 		Ready: a.ready, FleetStatus: func() any { return a.fleetStatus() }, Webhook: webhook,
 		Status:         func(owner string) (any, error) { return a.status(version, owner) },
 		Accept:         a.accept,

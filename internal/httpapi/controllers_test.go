@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -217,9 +218,11 @@ func TestABlockedCustomersControllers(t *testing.T) {
 // are told of a customer, host or guest that is there they are told of one that is
 // not. A route that is added fails this test until it is in the list.
 func TestIsolation(t *testing.T) {
+	reading := &readings{t: t}
 	f := serve(t, func(s *settings) {
 		s.http.Webhook = &httpapi.Webhook{Secret: func() (hub.Secret, error) { return hub.NewSecret("the webhook's"), nil }, Pull: func() { t.Error("pulled") }}
 		s.http.Probe = func(nonce []byte) []byte { return nonce }
+		s.http.Reading = reading
 	})
 	named := func(customer, host string) map[string][][]byte {
 		guest := host + "/101"
@@ -231,11 +234,14 @@ func TestIsolation(t *testing.T) {
 			// These two take nothing of any customer and say nothing of one.
 			"/api/v1/fleet/webhook": {fmt.Appendf(nil, `{"ref":%q}`, customer)},
 			selfprobe.Path:          nil,
+			// Whose rows these two read is looked at below, and in package app with rows.
+			"/api/v1/events":          nil,
+			"/api/v1/customer/status": nil,
 		}
 	}
 	there, nowhere := named("globex", "globex-1"), named("nobody", "nobody-1")
 	paths := f.PublicPaths()
-	if len(paths) < 6 {
+	if len(paths) < 8 {
 		t.Fatalf("routes %q", paths)
 	}
 	// globex's own life, before and after.
@@ -271,9 +277,46 @@ func TestIsolation(t *testing.T) {
 	if n := len(f.records()); n != before {
 		t.Errorf("%d records were stored", n-before)
 	}
+	for _, path := range []string{"/api/v1/events", "/api/v1/customer/status"} {
+		for query, status := range map[string]int{"": 200, "?customer=acme": 200, "?customer=globex": 403, "?customer=nobody": 403, "?customer=": 403, "?customer=acme&customer=globex": 400, "?api_key=x": 400} {
+			if a := f.send(request{method: "GET", path: path + query, key: "customer/acme"}); a.status != status || status != 200 && strings.Contains(a.body, "globex") {
+				t.Errorf("%s%s: %d %s; want %d", path, query, a.status, a.body, status)
+			}
+		}
+		for key, status := range map[string]int{"host/" + goldenHost: 403, "host/acme-3": 401, "customer/acme, expired": 401, "unknown": 401, "": 401} {
+			if a := f.send(request{method: "GET", path: path, key: key}); a.status != status {
+				t.Errorf("%s with the key %q: %d %s; want %d", path, key, a.status, a.body, status)
+			}
+		}
+	}
+	if reading.asked != 4 {
+		t.Errorf("%d questions of the 4 that acme may ask", reading.asked)
+	}
 	host, _ := f.acceptor.LastSeen("globex-1")
 	guest, _ := f.acceptor.LastSeen("globex-1/101")
 	if host != hostSeen || guest != guestSeen || f.keys["minted"] != (hub.Secret{}) {
 		t.Errorf("seen %+v, %+v; were %+v, %+v", host, guest, hostSeen, guestSeen)
 	}
+}
+
+// readings has no rows, and finds it a mistake to be asked for others than acme's.
+type readings struct {
+	t     *testing.T
+	asked int
+}
+
+func (r *readings) Events(_ context.Context, q hub.EventQuery) ([]hub.Event, error) {
+	r.asked++
+	if q.Everybody || q.Customer != "acme" {
+		r.t.Errorf("events of %+v", q)
+	}
+	return nil, nil
+}
+
+func (r *readings) CustomerStatus(_ context.Context, customer, _ string, _ int) (any, error) {
+	r.asked++
+	if customer != "acme" {
+		r.t.Errorf("the status of %q", customer)
+	}
+	return nil, nil
 }

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"felhom.eu/hub/internal/control"
+	"felhom.eu/hub/internal/fair"
 	"felhom.eu/hub/internal/hub"
 )
 
@@ -49,6 +50,10 @@ type Reports interface {
 	AcceptController(ctx context.Context, key hub.Key, customer string, body []byte) (reply []byte, retry bool, err error)
 	AdmitEvent(key hub.Key) (customer string, err error)
 	AcceptEvent(ctx context.Context, key hub.Key, customer string, body []byte) (reply []byte, retry bool, err error)
+
+	// AdmitReader says whether the key may read, and so often, and of which customer
+	// alone; "" for a global key.
+	AdmitReader(key hub.Key) (customer string, err error)
 
 	// Refused is told, at any point, of a request that is refused and whose key
 	// is known.
@@ -83,6 +88,7 @@ type Options struct {
 
 	Reports     Reports
 	Minter      Minter                       // nil: minting is switched off
+	Reading     Reading                      // nil: nothing can be read on Listen
 	Ready       func() (ok bool, detail any) // would a report sent now be acknowledged? detail becomes JSON
 	FleetStatus func() any                   // becomes JSON
 	Webhook     *Webhook                     // nil: there is none
@@ -140,6 +146,7 @@ type Server struct {
 	metrics  *metrics
 	bodies   *bodies
 	hints    *hints
+	readers  *fair.Shares
 	stopping atomic.Bool
 	public   endpoint
 	control  endpoint // without a server where there is no socket
@@ -168,7 +175,7 @@ func newServer(o Options, t timeouts) (*Server, error) {
 	if o.MaxInFlightBytes == 0 {
 		o.MaxInFlightBytes = defaultInFlight
 	}
-	s := &Server{o: o, log: o.Logger, hints: newHints(), failed: make(chan error, 3)}
+	s := &Server{o: o, log: o.Logger, hints: newHints(), readers: fair.New(readerShares), failed: make(chan error, 3)}
 	var err error
 	if s.bodies, err = newBodies(o.MaxInFlightBytes); err != nil {
 		return nil, err

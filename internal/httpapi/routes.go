@@ -34,6 +34,10 @@ func (s *Server) publicRoutes() *mux.Router {
 	m.Handle("/api/v1/report", s.route("report", s.takeIn(controllerReports), http.MethodPost))
 	m.Handle("/api/v1/event", s.route("event", s.takeIn(controllerEvents), http.MethodPost))
 	m.Handle("/api/v1/admin/hosts", s.route("admin-hosts", s.mint, http.MethodPost))
+	if s.o.Reading != nil {
+		m.Handle("/api/v1/events", s.route("events", s.events, http.MethodGet, http.MethodHead))
+		m.Handle("/api/v1/customer/status", s.route("customer-status", s.customerStatus, http.MethodGet, http.MethodHead))
+	}
 	if s.o.Webhook != nil {
 		m.Handle(webhookPath, s.webhook())
 	}
@@ -158,6 +162,11 @@ var (
 // authorise makes the checks that come before the first look at a body:
 // stopping or no fleet, the shape of the request, the key.
 func (s *Server) authorise(r *http.Request) (hub.Key, error) {
+	return s.identify(r, r.URL.RawQuery == "" && !r.URL.ForceQuery)
+}
+
+// identify is authorise where a query string may be fine.
+func (s *Server) identify(r *http.Request, queryIsFine bool) (hub.Key, error) {
 	if s.stopping.Load() {
 		return hub.Key{}, errStopping
 	}
@@ -168,7 +177,7 @@ func (s *Server) authorise(r *http.Request) (hub.Key, error) {
 	if len(headers) > 1 {
 		return hub.Key{}, errTwoKeys
 	}
-	if r.URL.RawQuery != "" || r.URL.ForceQuery {
+	if !queryIsFine {
 		return hub.Key{}, errQuery
 	}
 	authorization := ""
@@ -208,6 +217,12 @@ func (s *Server) refuse(r *http.Request, key hub.Key, err error) reply {
 	if key.ID != "" {
 		s.o.Reports.Refused(key, err)
 	}
+	return s.tell(r, key, err)
+}
+
+// tell is refuse for what is no post of a host or a controller, and is not counted as
+// one.
+func (s *Server) tell(r *http.Request, key hub.Key, err error) reply {
 	switch hub.CodeOf(err) {
 	case hub.Unauthorized, hub.Forbidden:
 		known := []any{"reason", hub.ReasonOf(err), "path", r.URL.Path, "from", remote(r)}

@@ -65,6 +65,7 @@ type Acceptor struct {
 
 	hosts     *limiters
 	customers *limiters
+	readers   *limiters
 	failures  *failures
 	uses      *uses
 	announced *announcements
@@ -98,6 +99,7 @@ func New(o Options) *Acceptor {
 		turns:  fair.New(int64(o.MaxTurns)), nearlyFull: o.NearlyFull, pollInterval: o.PollInterval,
 		hosts:     newLimiters(o.HostRate),
 		customers: newLimiters(o.CustomerRate),
+		readers:   newLimiters(readerRate),
 		failures:  newFailures(),
 		uses:      newUses(),
 		announced: newAnnouncements(),
