@@ -259,7 +259,7 @@ func TestPreCommit(t *testing.T) {
 	p.run(t, "git", "commit", "-q", "-m", "Good, with a mistake in the work tree")
 
 	out, err := p.try("git", "commit", "-q", "-a", "-m", "Bad")
-	if err == nil || !strings.Contains(out, `fleet/fleet.yaml:15:1: unknown key "nonsense"`) || !strings.Contains(out, "commit refused") {
+	if err == nil || !strings.Contains(out, `fleet/fleet.yaml:20:1: unknown key "nonsense"`) || !strings.Contains(out, "commit refused") {
 		t.Errorf("%v %s", err, out)
 	}
 	if head := p.run(t, "git", "log", "-1", "--format=%s"); head != "Good, with a mistake in the work tree\n" {

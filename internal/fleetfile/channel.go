@@ -1,6 +1,7 @@
 package fleetfile
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ type Channel struct {
 	SealedURL   *SealedURL        `yaml:"sealedUrl,omitempty" doc:"Where to, encrypted; written by hub fleet seal-url."`
 	Events      []string          `yaml:"events,omitempty,flow" pattern:"^[a-z][a-z0-9_]{0,63}$" doc:"The types of events to tell of: the hub's own and those of controllerEvents. What ends an alarm goes where the alarm went, and need not be named. Left out: all."`
 	MinSeverity string            `yaml:"minSeverity,omitempty" oneof:"info|warning|critical" doc:"The least severity to tell of: info, warning (the default) or critical."`
-	Labels      map[string]string `yaml:"labels,omitempty,flow" doc:"Free words for receivers: team: ops."`
+	Labels      map[string]string `yaml:"labels,omitempty,flow" doc:"Free words for those who read this file: team: ops."`
 }
 
 // SealedURL is the URL of a channel, encrypted.
@@ -57,11 +58,14 @@ func (r *reader) readChannels(owner hub.Owner, channels []Channel) []*hub.Channe
 		r.checkChannelName(channels, i)
 		r.checkChannelEvents(at, c.Events)
 		r.checkLabels(at+".labels", c.Labels)
-		channel := &hub.Channel{Name: c.Name, Owner: owner, MinSeverity: c.MinSeverity, Labels: c.Labels}
-		if channel.MinSeverity == "" {
-			channel.MinSeverity = defaultMinimum
+		channel := &hub.Channel{Owner: owner, MinSeverity: cmp.Or(c.MinSeverity, defaultMinimum), Labels: c.Labels}
+		if hub.ValidCustomerName(c.Name) {
+			channel.Name = c.Name
 		}
 		for _, name := range c.Events {
+			if !eventType.MatchString(name) {
+				name = ""
+			}
 			channel.Events = append(channel.Events, hub.EventType(name))
 		}
 		if channel.URL = r.readAddress(at, owner, c); r.isInside(channel.URL) {
@@ -92,7 +96,7 @@ func (c Channel) address() [sha256.Size]byte {
 	return sha256.Sum256([]byte(c.URL))
 }
 
-// Whatever may be a URL that was put in a wrong place is not repeated in messages.
+// What may be a URL that was put in a wrong place is repeated in no message, nor kept.
 
 func (r *reader) checkChannelName(channels []Channel, i int) {
 	name, at := channels[i].Name, channelPath(i, "name")
@@ -300,8 +304,8 @@ func (w *whole) ownChannels() {
 func (w *whole) judgeChannels(file string, f *file, channels []*hub.Channel, known []hub.EventType, guard *outbound.Guard) {
 	for i, c := range channels {
 		for j, t := range c.Events {
-			if slices.Contains(known, t) || !eventType.MatchString(string(t)) {
-				continue
+			if t == "" || slices.Contains(known, t) {
+				continue // reported, or well
 			}
 			hint := "it is neither the hub's own nor in controllerEvents of " + FleetPath
 			if near := yamlfile.Suggest(string(t), texts(known)); near != "" && !slices.Contains(hub.DefaultControllerEvents(), t) {

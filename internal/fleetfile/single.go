@@ -54,6 +54,21 @@ func (s *Single) Keys() []hub.Key {
 // one are the same text.
 func (s *Single) Seal(i int) [sha256.Size]byte { return s.file.seals[i] }
 
+// Channels returns the channels that the file holds. Those with a sealed URL have none.
+func (s *Single) Channels() []*hub.Channel {
+	switch {
+	case s.Customer != nil:
+		return s.Customer.Channels
+	case s.Fleet != nil:
+		return s.Fleet.Channels
+	}
+	return nil
+}
+
+// Address returns the digest of the URL of Channels()[i], or of its ciphertext where it
+// is sealed: two with the same one are the same text.
+func (s *Single) Address(i int) [sha256.Size]byte { return s.file.addresses[i] }
+
 // Files are the files of a fleet folder that the hub reads.
 type Files struct {
 	Names    []string      // sorted; nil where there are too many

@@ -38,7 +38,7 @@ func New(base, head []fs.FS, o Options) (*Plan, error) {
 			Base: o.Base, Head: o.Head, Onto: o.Onto, Path: o.Path, now: o.Now,
 			Structural: []hub.Problem{}, Mistakes: []Mistake{}, Warnings: []Warning{},
 			Hosts: []HostChange{}, Customers: []CustomerChange{}, Keys: []KeyChange{}, Thresholds: []ThresholdChange{},
-			Deadlines: []DeadlineChange{}, Windows: []WindowChange{}, Events: []EventChange{},
+			Deadlines: []DeadlineChange{}, Windows: []WindowChange{}, Events: []EventChange{}, Channels: []ChannelChange{},
 			Settings: []ValueChange{}, Recipients: []RecipientChange{}, Specs: []SpecChange{}, Reports: []Report{},
 			desired: map[string]hostSpec{},
 		},
@@ -325,8 +325,10 @@ func (b *builder) compareFleets() {
 	b.deadlineSettings("", before.Deadlines, after.Deadlines)
 	b.compareEvents(before, after)
 	b.compareWindows(hub.FleetOwner(), before.Maintenance, after.Maintenance)
+	b.compareOutbound(before.Outbound, after.Outbound)
 	if b.base.fleet != b.head.fleet {
 		b.compareKeys(hub.FleetOwner(), b.base.fleet, b.head.fleet)
+		b.compareChannels(hub.FleetOwner(), b.base.fleet, b.head.fleet)
 	}
 	for _, r := range b.base.recipients {
 		if !hasRecipient(b.head.recipients, r) {
@@ -389,6 +391,9 @@ func (b *builder) compareCustomers() {
 		b.monitor("customer "+name+" ", from.Monitor, to.Monitor)
 		b.deadlineSettings("customer "+name+" ", from.Deadlines, to.Deadlines)
 		b.compareWindows(hub.CustomerOwner(name), from.Maintenance, to.Maintenance)
+		b.setting("customer "+name+" language", from.Language, to.Language)
+		b.setting("customer "+name+" timeZone", from.TimeZone, to.TimeZone)
+		b.compareChannels(hub.CustomerOwner(name), before, after)
 		b.compareKeys(hub.CustomerOwner(name), before, after)
 	}
 }
@@ -424,6 +429,9 @@ func (b *builder) finish() {
 	slices.SortStableFunc(b.Windows, func(x, y WindowChange) int {
 		return cmp.Or(cmp.Compare(ownerRank(x.Owner), ownerRank(y.Owner)), cmp.Compare(x.Owner, y.Owner), cmp.Compare(x.Window, y.Window))
 	})
+	slices.SortStableFunc(b.Channels, func(x, y ChannelChange) int {
+		return cmp.Or(cmp.Compare(ownerRank(x.Owner), ownerRank(y.Owner)), cmp.Compare(x.Owner, y.Owner), cmp.Compare(x.Channel, y.Channel))
+	})
 	b.collectHosts()
 	switch {
 	case len(b.Structural) > 0:
@@ -446,7 +454,7 @@ func (p *Plan) sortWarnings() {
 
 func (p *Plan) empty() bool {
 	return len(p.Mistakes)+len(p.Hosts)+len(p.Customers)+len(p.Keys)+len(p.Thresholds)+
-		len(p.Deadlines)+len(p.Windows)+len(p.Events)+len(p.Settings)+len(p.Recipients)+len(p.Specs) == 0
+		len(p.Deadlines)+len(p.Windows)+len(p.Events)+len(p.Channels)+len(p.Settings)+len(p.Recipients)+len(p.Specs) == 0
 }
 
 // collectHosts notes the hosts that the plan is about, for AddReports.

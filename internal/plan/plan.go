@@ -52,6 +52,7 @@ type Plan struct {
 	Deadlines  []DeadlineChange  `json:"deadlines"`
 	Windows    []WindowChange    `json:"windows"`           // of maintenance
 	Events     []EventChange     `json:"controller_events"` // that controllers may send
+	Channels   []ChannelChange   `json:"channels"`          // by which people are told
 	Settings   []ValueChange     `json:"settings"`          // of fleet.yaml
 	Recipients []RecipientChange `json:"recipients"`
 	Specs      []SpecChange      `json:"specs"` // inert: never sent to an agent
@@ -176,6 +177,17 @@ type WindowChange struct {
 type EventChange struct {
 	Type   string `json:"type"`
 	Change string `json:"change"` // taken or refused, from now on
+}
+
+// ChannelChange is what happens to a channel. Of its URL nothing is told but the kind.
+type ChannelChange struct {
+	Owner   string `json:"owner"` // customer/<name> or fleet
+	Channel string `json:"channel"`
+	Change  string `json:"change"`         // added, removed or changed
+	Kind    string `json:"kind,omitempty"` // as alertmanager or mail; empty: the URL is sealed
+	From    string `json:"from,omitempty"` // of what it is told
+	To      string `json:"to,omitempty"`
+	Address string `json:"address,omitempty"` // where changed: that it is another one, in words
 }
 
 // ValueChange is a setting that changes.

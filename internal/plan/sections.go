@@ -39,7 +39,7 @@ func (p *Plan) sections() []section {
 	all := []section{
 		p.structuralSection(),
 		p.mistakeSection(), p.warningSection(), p.hostSection(), p.customerSection(), p.keySection(), p.thresholdSection(),
-		p.deadlineSection(), p.windowSection(), p.eventSection(), p.settingSection(), p.recipientSection(), p.specSection(), p.reportSection(), p.realitySection(),
+		p.deadlineSection(), p.windowSection(), p.eventSection(), p.channelSection(), p.settingSection(), p.recipientSection(), p.specSection(), p.reportSection(), p.realitySection(),
 	}
 	var list []section
 	for _, s := range all {
@@ -202,6 +202,25 @@ func (p *Plan) eventSection() section {
 	s := section{title: "What controllers may send", columns: columns("'type", "from now on")}
 	for _, e := range p.Events {
 		s.rows = append(s.rows, []string{e.Type, e.Change})
+	}
+	return s
+}
+
+func (p *Plan) channelSection() section {
+	s := section{title: "Who is told", note: "What ends an alarm goes where the alarm went. Where a channel leads to is not told here.",
+		columns: columns("'owner", "'channel", "kind", "change", "'is told of"), whole: true}
+	for _, c := range p.Channels {
+		change, kind, what := c.Change, c.Kind, c.From+c.To
+		if kind == "" {
+			kind = "sealed"
+		}
+		if c.Change == "changed" {
+			what = fromTo(c.From, c.To)
+		}
+		if c.Address != "" {
+			change += ": " + c.Address
+		}
+		s.rows = append(s.rows, []string{c.Owner, c.Channel, kind, change, what})
 	}
 	return s
 }

@@ -90,6 +90,7 @@ func (p *Plan) deeds() []string {
 	say("changes the deadlines of", len(late), "host", "hosts")
 	say("changes", len(p.Windows), "maintenance window", "maintenance windows")
 	say("changes whether controllers may send", len(p.Events), "type of event", "types of events")
+	say("changes", len(p.Channels), "channel", "channels")
 	say("changes", len(p.Settings), "setting", "settings")
 	say("changes", len(p.Recipients), "recipient of seals", "recipients of seals")
 	say("changes", len(p.Specs), "inert value", "inert values")

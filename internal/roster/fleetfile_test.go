@@ -87,6 +87,24 @@ func TestRealFleet(t *testing.T) {
 		t.Errorf("key %+v, %v at %s", k, ok, good.Revision())
 	}
 
+	// A change of channels alone comes in force, too.
+	sealed, sealedTo, err := seal.SealURL(seal.URLPayload{Owner: hub.CustomerOwner("acme"), Channel: "chat", URL: hub.NewSecret("slack+https://hooks.slack.com/services/T/B/x")},
+		[]seal.Recipient{identity.Recipient()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	channels := push(map[string]string{
+		fleetfile.CustomerPath("acme"): fmt.Sprintf("apiVersion: hub.felhom.eu/v1\nkind: Customer\nmetadata: {name: acme}\nspec:\n  notify:\n  - name: chat\n    sealedUrl:\n      sealedTo: [%s]\n      sealed: |\n        %s\n",
+			sealedTo[0], strings.ReplaceAll(strings.TrimSpace(sealed), "\n", "\n        ")),
+	})
+	if err := rost.Pull(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	good = rost.Current()
+	if told := good.ChannelsFor("acme"); good.Revision() != channels || len(told) != 1 || told[0].URL.Reveal() != "slack+https://hooks.slack.com/services/T/B/x" {
+		t.Errorf("channels %v at %s", told, good.Revision())
+	}
+
 	push(map[string]string{
 		fleetfile.HostPath("beta", "acme-host"): hostFile(t, "beta", "acme-host", hub.NewKey(), identity.Recipient()),
 	})
