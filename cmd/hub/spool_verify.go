@@ -244,6 +244,8 @@ func kindName(k hub.RecordKind) string {
 		return "controller_report"
 	case hub.KindControllerEvent:
 		return "controller_event"
+	case hub.KindDelivery:
+		return "delivery"
 	}
 	return fmt.Sprintf("kind_%d", k)
 }

@@ -90,6 +90,10 @@ func wantOf(e spool.Entry) want {
 		if _, err := wire.DecodeBlind(e.Body); err == nil {
 			return want{"hub_blind": 1}
 		}
+	case hub.KindDelivery:
+		if d, err := wire.DecodeDispatch(e.Body); err == nil {
+			return want{"notifications": uint64(len(d.Deliveries))}
+		}
 	}
 	return want{"rejected_reports": 1}
 }

@@ -63,7 +63,7 @@ func (db *DB) Tallies(ctx context.Context, table string, r Range, from, to time.
 		" WHERE spool_id = ? AND spool_seq BETWEEN ? AND ?"
 	args := []any{r.SpoolID.String(), r.First, r.Last}
 	switch table {
-	case tableEvents, tableStates, tableOverdue, tableCommits, tableBlind:
+	case tableEvents, tableStates, tableOverdue, tableCommits, tableBlind, tableNotifications:
 	default:
 		sql += " AND received_at BETWEEN fromUnixTimestamp64Milli(toInt64(?)) AND fromUnixTimestamp64Milli(toInt64(?))"
 		args = append(args, from.UnixMilli(), to.UnixMilli())

@@ -247,6 +247,7 @@ func (r Retention) tables() []lifetime {
 		{tableSnapshots, "received_at", r.Items},
 		{tableAudit, "received_at", r.Items},
 		{tableEvents, "detected_at", r.Events},
+		{tableNotifications, "at", r.Events},
 	}
 }
 

@@ -72,6 +72,8 @@ type Batch struct {
 	blind    blindTimes
 	targets  storageTargets
 
+	notifications notificationRows
+
 	// Of tables that are Repeatable.
 	backups      backupItems
 	restoreTests restoreTestItems
@@ -99,6 +101,8 @@ const (
 	tableBlind    = "hub_blind"
 	tableTargets  = "storage_target_reports"
 
+	tableNotifications = "notifications"
+
 	tableBackups      = "backup_items"
 	tableRestoreTests = "restore_test_items"
 	tableSnapshots    = "pbs_snapshot_items"
@@ -121,7 +125,7 @@ const RejectedTable = tableRejected
 func Tables() []string {
 	return []string{tableBodies, tableBackups, tableRestoreTests, tableSnapshots, tableAudit, tableAhead, tableDeadlines,
 		tableReports, tableGuests, tableTargets, tableControllerBodies, tableControllers, tableApps, tableItems,
-		tableStates, tableOverdue, tableCommits, tableBlind, tableEvents, tableRejected}
+		tableStates, tableOverdue, tableCommits, tableBlind, tableEvents, tableNotifications, tableRejected}
 }
 
 // Repeatable reports whether rows of a table may be inserted any number of times:
@@ -162,6 +166,8 @@ func (b *Batch) block(table string) block {
 		return &b.overdue
 	case tableCommits:
 		return &b.commits
+	case tableNotifications:
+		return &b.notifications
 	case tableBlind:
 		return &b.blind
 	case tableEvents:

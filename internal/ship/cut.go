@@ -292,6 +292,11 @@ func decode(e spool.Entry) entry {
 		if i, err = wire.DecodeBlind(e.Body); err == nil {
 			return entry{Entry: e, add: func(b *clickhouse.Batch) { b.AddBlind(e.Receipt, i) }}
 		}
+	case hub.KindDelivery:
+		var d hub.Dispatch
+		if d, err = wire.DecodeDispatch(e.Body); err == nil {
+			return entry{Entry: e, month: monthOfDeliveries(d), add: func(b *clickhouse.Batch) { b.AddDispatch(e.Receipt, d) }}
+		}
 	default:
 		err = fmt.Errorf("this hub knows no records of kind %d", e.Kind)
 	}
@@ -310,6 +315,15 @@ func monthOf(events []hub.Event) time.Time {
 		return time.Time{}
 	}
 	year, month, _ := events[0].DetectedAt.UTC().Date()
+	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
+}
+
+// monthOfDeliveries is monthOf where all are of one instant.
+func monthOfDeliveries(d hub.Dispatch) time.Time {
+	if len(d.Deliveries) == 0 {
+		return time.Time{}
+	}
+	year, month, _ := d.Deliveries[0].At.UTC().Date()
 	return time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
 }
 

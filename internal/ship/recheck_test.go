@@ -41,7 +41,7 @@ func (c *counting) Insert(ctx context.Context, b *clickhouse.Batch, table, token
 // appendKinds puts records of every kind into the spool: of an accepted report
 // with and without guests and with parts that are left out, of a report and a kind
 // that become no rows, of a decision without events, of a notice, and of controllers'
-// reports with and without a guest and an event of theirs.
+// reports with and without a guest and an event of theirs, and of what became of messages.
 func (f *fixture) appendKinds() {
 	f.t.Helper()
 	at := time.Date(2026, 6, 8, 9, 15, 0, 0, time.UTC)
@@ -73,6 +73,8 @@ func (f *fixture) appendKinds() {
 		spool.Record{Kind: hub.KindHostReport, HostID: "acme-9", CustomerID: "acme", Body: []byte(`{"no":"report"}`)},
 		spool.Record{Kind: 99, Body: []byte("of a newer hub")},
 		spool.Record{Kind: hub.KindDecision, Body: decision},
+		spool.Record{Kind: hub.KindDelivery, Body: []byte(`{"v":1,"routes":[{"event_id":"e","channels":["fleet/ops"]}]}`)},
+		spool.Record{Kind: hub.KindDelivery, Body: []byte(`{"v":1,"at":1780910101000,"deliveries":[{"message_id":"e","channel":"fleet/ops","attempt":1,"status":"sent"}]}`)},
 		spool.Record{Kind: hub.KindNotice, Body: notice}); err != nil {
 		f.t.Fatal(err)
 	}

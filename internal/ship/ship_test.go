@@ -423,6 +423,46 @@ func TestNoticesArriveOnce(t *testing.T) {
 	}
 }
 
+// What became of messages arrives once, whatever happens to the replies, and meets one
+// partition; what failed is told as a class and a status.
+func TestDeliveriesArriveOnce(t *testing.T) {
+	f := newFixture(t)
+	june, july := time.Date(2026, 6, 30, 23, 59, 59, 0, time.UTC), time.Date(2026, 7, 1, 0, 0, 59, 0, time.UTC)
+	var records []spool.Record
+	for i, at := range []time.Time{june, july, july} {
+		body, err := wire.EncodeDispatch(hub.Dispatch{
+			Routes: []hub.Route{{EventID: "e", Channels: []string{"fleet/ops"}}},
+			Deliveries: []hub.Delivery{
+				{MessageID: fmt.Sprint("e", i), EventIDs: []string{fmt.Sprint("e", i)}, Channel: "fleet/ops", CustomerID: "acme", Attempt: 1,
+					Status: hub.DeliveryFailed, At: at, Latency: 1500 * time.Millisecond, Class: "busy", HTTPStatus: 429},
+				{MessageID: fmt.Sprint("d", i), EventIDs: []string{"x", "y"}, Channel: "fleet/ops", Status: hub.DeliveryDigested, At: at}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, spool.Record{Kind: hub.KindDelivery, Body: body})
+	}
+	records = append(records, spool.Record{Kind: hub.KindDelivery, Body: []byte("{}")}, spool.Record{Kind: hub.KindDelivery, Body: []byte(`{"v":1}`)})
+	if _, err := f.sp.Append(t.Context(), records...); err != nil {
+		t.Fatal(err)
+	}
+	f.append(1)
+	store := &faulty{DB: f.db}
+	store.lose.Store(2)
+	s, _ := f.start(store)
+	f.drained(s)
+	f.exactlyOnce(1)
+	var got string
+	if err := f.conn.QueryRow(t.Context(), `SELECT concat(
+		(SELECT toString(groupArray((message_id, event_ids, toString(status), attempt, latency_seconds, toString(error)))) FROM (SELECT * FROM notifications ORDER BY spool_seq, attempt DESC LIMIT 2)),
+		(SELECT concat(' ', toString(count()), ' ', toString(uniqExact(spool_seq, message_id))) FROM notifications),
+		(SELECT toString(groupArray((kind, body))) FROM rejected_reports))`).Scan(&got); err != nil {
+		t.Fatal(err)
+	}
+	if want := `[('e0',['e0'],'failed',1,1.5,'busy (429)'),('d0',['x','y'],'digested',0,0,'')] 6 6[(7,'{}')]`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 // The engine is killed thirty times during inserts: nothing lost, nothing doubled.
 func TestEngineKilledDuringInserts(t *testing.T) {
 	const kills = 30
