@@ -4,7 +4,8 @@
 //	                           │                                │
 //	                           └─► register (ClickHouse)        ▼
 //	agents ─► httpapi ─► ingest ─► spool ─► ship ─► ClickHouse ─► deadman
-//	                                 ▲                              │
+//	                                 ▲ │                            │
+//	                                 │ └─► outbox ─► notify ─► people
 //	                                 └───── states and events ◄─────┘
 //
 // New opens what lies on disk and binds the addresses; Start begins the work;
@@ -37,6 +38,7 @@ import (
 	"felhom.eu/hub/internal/httpapi"
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/ingest"
+	"felhom.eu/hub/internal/outbox"
 	"felhom.eu/hub/internal/rejected"
 	"felhom.eu/hub/internal/roster"
 	"felhom.eu/hub/internal/seal"
@@ -92,6 +94,7 @@ type App struct {
 	engine   *engine.Engine // nil: a ClickHouse of one's own
 	db       *clickhouse.DB
 	shipper  *ship.Shipper
+	outbox   *outbox.Outbox
 	sight    *deadman.Sight
 	watch    *deadman.Switch
 	certs    *certs.Pair // nil: listen is plain HTTP
@@ -166,6 +169,7 @@ func (a *App) switchOptions(every deadman.Every, recall *deadman.Recall) deadman
 	return deadman.Options{
 		Store: a.db, Deadlines: a.db, Records: a.db, Ready: a.databaseReady, Backlog: (*backlog)(a), Journal: a.spool, Eyes: a.sight, Memory: a.spool,
 		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, FirstSeen: a.acceptor.FirstSeen, Recall: recall,
+		Told:      func(events []hub.Event) { a.outbox.Tell(events...) },
 		Newcomers: a.acceptor.Newcomers, Announced: a.acceptor.Announced,
 		Base: a.thresholds(), Timing: a.timing(), Interval: a.cfg.Monitor.Interval, Now: a.now, Every: every,
 		Logger: a.log.With("part", "switch"),
@@ -199,7 +203,7 @@ func privateDir(dir string) error {
 	return nil
 }
 
-// openIngest opens the spool and fills the retry index from it, and recall.
+// openIngest opens the spool and fills the retry index from it, the outbox and recall.
 func (a *App) openIngest(recall *deadman.Recall) error {
 	journal := &journal{}
 	a.acceptor = ingest.New(ingest.Options{
@@ -207,9 +211,11 @@ func (a *App) openIngest(recall *deadman.Recall) error {
 		NearlyFull:   func() bool { return journal.Stats().NearlyFull },
 		PollInterval: a.cfg.Ingest.PollInterval,
 		HostRate:     float64(a.cfg.Ingest.HostRate), CustomerRate: float64(a.cfg.Ingest.CustomerRate),
+		Told:   func(e hub.Event) { a.outbox.Tell(e) },
 		Now:    a.now,
 		Logger: a.log.With("part", "ingest"),
 	})
+	a.openOutbox(journal)
 	// A full disk has the spool remove volumes while it is being opened: what is
 	// kept of them before must not replace a snapshot that was not read yet.
 	restored := make(chan struct{})
@@ -219,10 +225,11 @@ func (a *App) openIngest(recall *deadman.Recall) error {
 		Now: a.now, Logger: a.log.With("part", "spool"), Recovered: func(e spool.Entry) {
 			a.acceptor.Recover(e)
 			recall.Add(e)
+			a.outbox.Recover(e)
 		},
 		BeforeRemove: func() error {
 			<-restored
-			return journal.WriteState(recentState, a.acceptor.Snapshot())
+			return errors.Join(journal.WriteState(recentState, a.acceptor.Snapshot()), journal.WriteState(outbox.StateName, a.outbox.Snapshot()))
 		},
 	})
 	if err != nil {
@@ -291,8 +298,9 @@ func (a *App) openServer(version string) (err error) {
 		Explain:        a.explain,
 		Probe:          a.prober.Answer,
 		Replay:         a.replay,
+		Notifications:  a.notifications(),
 		MaxConnections: a.cfg.Ingest.MaxConnections, MaxInFlightBytes: int64(a.cfg.Ingest.MaxInFlightBytes),
-		Metrics: append(a.metrics(version), slices.Concat(a.controlMetrics(), a.tlsMetrics(), a.outsideMetrics())...), Logger: a.log.With("part", "http"),
+		Metrics: append(a.metrics(version), slices.Concat(a.controlMetrics(), a.tlsMetrics(), a.outsideMetrics(), a.messageMetrics())...), Logger: a.log.With("part", "http"),
 	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w; stop what listens there, or choose another address", err)

@@ -102,7 +102,9 @@ func (a *App) announceFleet(n hub.Notice) error {
 	if err != nil {
 		return err
 	}
-	_, err = a.spool.Append(context.Background(), spool.Record{Kind: hub.KindNotice, Body: body})
+	if _, err = a.spool.Append(context.Background(), spool.Record{Kind: hub.KindNotice, Body: body}); err == nil {
+		a.outbox.Tell(n.Events...)
+	}
 	return err
 }
 

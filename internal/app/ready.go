@@ -24,6 +24,7 @@ func (a *App) fleetApplied(fleet *hub.Fleet) {
 		go debug.FreeOSMemory()
 	})
 	a.keepOpened(cacheWorthWriting)
+	a.outbox.FleetChanged()
 	select {
 	case a.register <- struct{}{}:
 	default: // a change is waiting already

@@ -14,6 +14,7 @@ import (
 // Bounds of Stop: together under the 10 s that a service manager waits.
 const (
 	drainRequests = 3 * time.Second
+	stopMessages  = time.Second
 	drainSpool    = 2 * time.Second
 	stopEngine    = 3 * time.Second
 )
@@ -34,6 +35,7 @@ func (a *App) Start(ctx context.Context) error {
 	shipping, halt := context.WithCancel(context.WithoutCancel(ctx))
 	a.cancel, a.halt = cancel, halt
 
+	a.outbox.Start() // before anything happens
 	a.server.Start()
 	a.working.Go(func() { a.roster.Run(working) })
 	a.working.Go(func() { a.sight.Run(working) })
@@ -170,6 +172,8 @@ func (a *App) Stop(ctx context.Context) error {
 			_ = a.server.Stop(requests) // what did not finish was not acknowledged
 			done()
 			a.cancel()
+			a.outbox.Stop()
+			a.keepMessages()
 			a.drain(ctx)
 			a.halt()
 			a.working.Wait()

@@ -101,7 +101,7 @@ type Memory interface {
 type Every func(ctx context.Context, d time.Duration, f func())
 
 // Options are the parts of a Switch. All but Deadlines, Records, Ready, Memory,
-// FirstSeen, Newcomers, Announced, Recall, Judged, Interval, Now and Every are needed.
+// FirstSeen, Newcomers, Announced, Recall, Told, Judged, Interval, Now and Every are needed.
 type Options struct {
 	Store     Store
 	Deadlines DeadlineStore // nil: no deadlines are judged
@@ -122,6 +122,7 @@ type Options struct {
 	// hub itself knows: received_at, and until when (zero: nothing).
 	Announced func(hostID string) (at, until time.Time, ok bool)
 	Recall    *Recall           // what earlier runs decided, as far as the spool holds it
+	Told      func([]hub.Event) // called with events that are durable; it must not wait
 	Judged    func(t time.Time) // called after each evaluation that judged
 	Base      hub.Thresholds    // where the fleet says nothing
 	Timing    Timing
@@ -394,6 +395,9 @@ func (s *Switch) append(ctx context.Context, d hub.Decision) error {
 		return fmt.Errorf("the decision could not be made durable: %w", err)
 	}
 	s.announce(d.Events)
+	if s.o.Told != nil && len(d.Events) > 0 {
+		s.o.Told(d.Events)
+	}
 	return nil
 }
 

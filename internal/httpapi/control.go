@@ -33,6 +33,11 @@ func (s *Server) Control() http.Handler {
 	if s.o.Replay != nil {
 		m.Handle("/spool/replay", s.route("control-replay", s.controlReplay, http.MethodPost))
 	}
+	if s.o.Notifications != nil {
+		m.Handle("/notify", s.route("control-notify", s.controlNotifyList, http.MethodGet, http.MethodHead))
+		m.Handle("/notify/retry", s.route("control-notify-retry", s.controlNotifyRetry, http.MethodPost))
+		m.Handle("/notify/test", s.route("control-notify-test", s.controlNotifyTest, http.MethodPost))
+	}
 	m.NotFoundHandler = s.route("-", notFound)
 	return m
 }

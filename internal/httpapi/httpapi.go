@@ -108,6 +108,8 @@ type Options struct {
 	// and returns what became of each, as JSON; nil: that cannot be done.
 	Replay func(ctx context.Context, positions []hub.Position, dryRun bool) (any, error)
 
+	Notifications *Notifications // nil: there are none
+
 	MaxConnections   int      // on Listen; 0: 4096
 	MaxInFlightBytes int64    // of bodies in memory; 0: 256 MiB
 	Metrics          []Metric // shown with the server's own

@@ -70,7 +70,7 @@ func (a *Acceptor) AcceptController(ctx context.Context, key hub.Key, customer s
 	if err != nil {
 		return nil, false, err
 	}
-	retry, err = a.take(ctx, key, spool.Record{Kind: hub.KindControllerReport, HostID: guestID, CustomerID: named, Body: body})
+	retry, err = a.take(ctx, key, spool.Record{Kind: hub.KindControllerReport, HostID: guestID, CustomerID: named, Body: body}, nil)
 	if err != nil {
 		return nil, false, err
 	}
@@ -91,7 +91,8 @@ func (a *Acceptor) AcceptEvent(ctx context.Context, key hub.Key, customer string
 	if !a.fleets.Current().TakesEvent(event.Type) {
 		return nil, false, errEventType
 	}
-	retry, err = a.take(ctx, key, spool.Record{Kind: hub.KindControllerEvent, HostID: event.GuestID, CustomerID: customer, Body: body})
+	retry, err = a.take(ctx, key, spool.Record{Kind: hub.KindControllerEvent, HostID: event.GuestID, CustomerID: customer, Body: body},
+		func(at hub.Receipt) { a.told(event.Event(customer, at)) })
 	if err != nil {
 		return nil, false, err
 	}
@@ -99,8 +100,8 @@ func (a *Acceptor) AcceptEvent(ctx context.Context, key hub.Key, customer string
 }
 
 // take makes a controller's record durable if the key may send it, unless it is a
-// retry.
-func (a *Acceptor) take(ctx context.Context, key hub.Key, record spool.Record) (retry bool, err error) {
+// retry, and then calls durable, which may be nil.
+func (a *Acceptor) take(ctx context.Context, key hub.Key, record spool.Record, durable func(hub.Receipt)) (retry bool, err error) {
 	if err := a.allowed(key, record.CustomerID, record.HostID); err != nil {
 		return false, err
 	}
@@ -109,7 +110,13 @@ func (a *Acceptor) take(ctx context.Context, key hub.Key, record spool.Record) (
 		return false, err
 	}
 	record.KeyID = keyName(key)
-	return a.recent.once(ctx, sender, record.Body, func() (hub.Receipt, error) { return a.append(ctx, record) })
+	return a.recent.once(ctx, sender, record.Body, func() (hub.Receipt, error) {
+		receipt, err := a.append(ctx, record)
+		if err == nil && durable != nil {
+			durable(receipt)
+		}
+		return receipt, err
+	})
 }
 
 // allowed says, by the fleet in force, whether a key may send for this customer and

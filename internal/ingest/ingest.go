@@ -46,6 +46,7 @@ type Options struct {
 	CustomerRate float64          // the same for all hosts of a customer together
 	NearlyFull   func() bool      // is the last of the spool left to small reports? nil: never
 	MaxTurns     int              // reports decoded and written at one time, a customer's at most half of them; 0: 256
+	Told         func(hub.Event)  // called with an event of a controller that is durable; it must not wait, and the texts are the request's; nil: nobody
 	Now          func() time.Time // nil: time.Now
 	Logger       *slog.Logger     // nil: discard
 }
@@ -54,6 +55,7 @@ type Options struct {
 type Acceptor struct {
 	fleets Fleets
 	spool  Spool
+	told   func(hub.Event)
 	now    func() time.Time
 	log    *slog.Logger
 	recent *recent
@@ -93,8 +95,11 @@ func New(o Options) *Acceptor {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Told == nil {
+		o.Told = func(hub.Event) {}
+	}
 	return &Acceptor{
-		fleets: o.Fleets, spool: o.Spool, now: o.Now, log: o.Logger,
+		fleets: o.Fleets, spool: o.Spool, told: o.Told, now: o.Now, log: o.Logger,
 		recent: newRecent(),
 		turns:  fair.New(int64(o.MaxTurns)), nearlyFull: o.NearlyFull, pollInterval: o.PollInterval,
 		hosts:     newLimiters(o.HostRate),

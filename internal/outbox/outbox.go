@@ -140,9 +140,7 @@ func (b *Outbox) Recover(e spool.Entry) {
 		}
 	case hub.KindControllerEvent:
 		if sent, err := wire.DecodeControllerEvent(e.Body); err == nil {
-			event := sent.Event(e.CustomerID, e.Receipt)
-			event.Reason, event.Type = strings.Clone(event.Reason), hub.EventType(strings.Clone(string(event.Type)))
-			b.arrive([]hub.Event{event})
+			b.arrive([]hub.Event{sent.Event(e.CustomerID, e.Receipt)})
 		}
 	case hub.KindDelivery:
 		d, err := wire.DecodeDispatch(e.Body)
@@ -166,9 +164,18 @@ func (b *Outbox) apply(d *hub.Dispatch, at time.Time) {
 
 func (b *Outbox) arrive(events []hub.Event) (fresh bool) {
 	for i := range events {
-		fresh = b.books.arrive(&events[i]) || fresh
+		fresh = b.books.arrive(own(events[i])) || fresh
 	}
 	return fresh
+}
+
+// own copies an event: what a controller sent lies in the body of its request.
+func own(e hub.Event) *hub.Event {
+	if e.Source == "controller" {
+		e.Type, e.Level, e.Reason = hub.EventType(strings.Clone(string(e.Type))), strings.Clone(e.Level), strings.Clone(e.Reason)
+		e.HostID, e.GuestID, e.CustomerID = strings.Clone(e.HostID), strings.Clone(e.GuestID), strings.Clone(e.CustomerID)
+	}
+	return &e
 }
 
 // Tell hands events over that are durable in the spool. It does not wait.
@@ -355,8 +362,9 @@ func (b *Outbox) tidy(fleet *hub.Fleet, now time.Time) (dropped []hub.Delivery) 
 			}
 			c.dead = nil
 		} else if c.url != ch.URL {
-			c.sender, c.failures, c.until = nil, 0, time.Time{}
+			c.failures, c.until = 0, time.Time{}
 		}
+		c.sender = nil // where it may connect to may have changed as well
 	}
 	for _, d := range dropped {
 		b.books.deliver(d)

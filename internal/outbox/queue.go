@@ -32,7 +32,6 @@ func (l *letter) critical() bool {
 	return slices.ContainsFunc(l.events, func(e *hub.Event) bool { return e.Severity() == "critical" })
 }
 
-
 // fresh reports whether nobody can have seen the letter.
 func (l *letter) fresh() bool { return l.attempt == 0 && !l.doubt && !l.inFlight }
 
