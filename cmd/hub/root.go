@@ -25,7 +25,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		serveCommand(), demoCommand(), engineCommand(),
 		migrateCommand(), checkCommand(), dsnCommand(), simulateCommand(),
-		fleetCommand(), keyCommand(), spoolCommand(), statusCommand(), switchCommand(), versionCommand(), benchCommand(),
+		fleetCommand(), keyCommand(), spoolCommand(), statusCommand(), switchCommand(), notifyCommand(), versionCommand(), benchCommand(),
 	)
 	return root
 }
