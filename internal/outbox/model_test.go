@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -259,7 +258,7 @@ func (w *world) boot() {
 	life := w.life
 	w.mu.Unlock()
 	w.b = outbox.New(outbox.Options{
-		Journal: w, Limit: w.limit, Workers: 3, Grace: 20 * time.Second, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Journal: w, Limit: w.limit, Workers: 3, Grace: 20 * time.Second, Logger: slog.New(slog.DiscardHandler),
 		Jitter: func() float64 { return 0.5 },
 		Fleet:  func() *hub.Fleet { w.mu.Lock(); defer w.mu.Unlock(); return w.fleet },
 		Sender: func(ch *hub.Channel) (notify.Sender, error) { return receiver{w, ch.ID(), life}, nil },

@@ -1,8 +1,6 @@
 package outbox_test
 
 import (
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -27,16 +25,6 @@ func modelled(t *testing.T, judge func(w *world, h *history)) {
 			w.run(list)
 			judge(w, w.history())
 			complaint = w.complaint
-			if complaint != nil && os.Getenv("DUMP") != "" {
-				for _, e := range w.disk {
-					fmt.Println(e.Seq, e.ReceivedAt.Format("02 15:04:05.000"), e.Kind, string(e.Body))
-				}
-				for c, rs := range w.receipts {
-					for _, r := range rs {
-						fmt.Println(c, r.id, r.digest, r.at.Format("02 15:04:05.000"), r.life, r.lost)
-					}
-				}
-			}
 		})
 		if complaint != nil {
 			rt.Fatal(complaint)
