@@ -25,7 +25,7 @@ type Channel struct {
 	SealedURL   *SealedURL        `yaml:"sealedUrl,omitempty" doc:"Where to, encrypted; written by hub fleet seal-url."`
 	Events      []string          `yaml:"events,omitempty,flow" pattern:"^[a-z][a-z0-9_]{0,63}$" doc:"The types of events to tell of: the hub's own and those of controllerEvents. What ends an alarm goes where the alarm went, and need not be named. Left out: all."`
 	MinSeverity string            `yaml:"minSeverity,omitempty" oneof:"info|warning|critical" doc:"The least severity to tell of: info, warning (the default) or critical."`
-	Labels      map[string]string `yaml:"labels,omitempty,flow" doc:"Free words for those who read this file: team: ops."`
+	Labels      map[string]string `yaml:"labels,omitempty,flow" doc:"Words that go with each message of a webhook and each alert of an Alertmanager, for those who route by them: team: ops. Chats and mail show none. An open alert of an Alertmanager is ended under the labels of now: change them while nothing is open."`
 }
 
 // SealedURL is the URL of a channel, encrypted.

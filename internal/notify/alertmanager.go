@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
@@ -60,7 +61,7 @@ func alerts(m Message, now time.Time) []alert {
 	family, severities := familyOf(e.Type)
 	about := func(severity string) alert {
 		return alert{
-			Labels: filled("alertname", family, "severity", severity, "customer", e.CustomerID, "host", e.HostID, "guest", e.GuestID),
+			Labels: labelled(m.Labels, "alertname", family, "severity", severity, "customer", e.CustomerID, "host", e.HostID, "guest", e.GuestID),
 			Annotations: filled("summary", m.Text.Subject, "description", m.Text.Render(message.Plain),
 				"runbook_url", message.WebURL(m.Links.Runbook), "customer_name", m.Names.Customer, "host_name", m.Names.Host),
 			GeneratorURL: message.WebURL(m.Links.Dashboard),
@@ -100,6 +101,26 @@ func familyOf(t hub.EventType) (family string, severities []string) {
 		}
 	}
 	return string(t), nil
+}
+
+// labelled is filled with a channel's own labels beside ours, which go first.
+func labelled(own map[string]string, pairs ...string) map[string]string {
+	m := filled(pairs...)
+	for name, value := range own {
+		name = strings.Map(labelRune, name)
+		if _, ours := m[name]; !ours && value != "" {
+			m[name] = value
+		}
+	}
+	return m
+}
+
+// labelRune is what stands for a letter in the name of a Prometheus label.
+func labelRune(r rune) rune {
+	if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+		return r
+	}
+	return '_'
 }
 
 // filled makes a map of names and values, without the empty ones: to an

@@ -268,7 +268,9 @@ func TestNoticesEndByThemselves(t *testing.T) {
 }
 
 func TestAlertFields(t *testing.T) {
-	body, err := encode(alerts(example(hub.HostDown), testTime))
+	with := example(hub.HostDown)
+	with.Labels = map[string]string{"team": "ops", "on-call": "yes", "host": "not ours", "empty": ""}
+	body, err := encode(alerts(with, testTime))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,6 +279,10 @@ func TestAlertFields(t *testing.T) {
 		t.Fatal(err, got)
 	}
 	m := example(hub.HostDown)
+	labels := got[0]["labels"].(map[string]any)
+	if _, empty := labels["empty"]; labels["team"] != "ops" || labels["on_call"] != "yes" || labels["host"] != m.Event.HostID || empty {
+		t.Errorf("labels %v", labels)
+	}
 	annotations := got[0]["annotations"].(map[string]any)
 	if annotations["summary"] != m.Text.Subject || annotations["description"] != m.Text.Render(message.Plain) || annotations["runbook_url"] != "https://wiki.example/silence" {
 		t.Errorf("annotations %v", annotations)

@@ -39,6 +39,8 @@ type Message struct {
 	Names message.Names // for receivers that take the parts
 	Links message.Links
 	Text  message.Text
+
+	Labels map[string]string // the channel's own, for receivers that route by them
 }
 
 // Digest is the type of the message in place of many. No event has it.

@@ -108,8 +108,9 @@ type eventData struct {
 	HostName       string    `json:"host_name,omitempty"`
 	GuestID        string    `json:"guest_id,omitempty"`
 	GuestName      string    `json:"guest_name,omitempty"`
-	At             time.Time `json:"at"`          // when the condition first held
-	DetectedAt     time.Time `json:"detected_at"` // when the hub found it
+	At             time.Time `json:"at"`                // when the condition first held
+	DetectedAt     time.Time `json:"detected_at"`       // when the hub found it
+	Episode        string    `json:"episode,omitempty"` // the same in an alarm and its end
 	SilenceSeconds float64   `json:"silence_seconds,omitempty"`
 	Reason         string    `json:"reason,omitempty"`
 	Hosts          []string  `json:"hosts,omitempty"`      // of a mass silence, the first 500
@@ -119,6 +120,8 @@ type eventData struct {
 	Text           string    `json:"text"`
 	Dashboard      string    `json:"dashboard_url,omitempty"`
 	Runbook        string    `json:"runbook_url,omitempty"`
+
+	Labels map[string]string `json:"labels,omitempty"` // of the channel
 }
 
 func cloudEvent(m Message, source string) ([]byte, error) {
@@ -130,10 +133,10 @@ func cloudEvent(m Message, source string) ([]byte, error) {
 			Type: string(e.Type), Severity: e.Severity(),
 			CustomerID: e.CustomerID, CustomerName: m.Names.Customer,
 			HostID: e.HostID, HostName: m.Names.Host, GuestID: e.GuestID, GuestName: m.Names.Guest,
-			At: e.At.UTC(), DetectedAt: e.DetectedAt.UTC(), SilenceSeconds: e.SilenceSeconds, Reason: e.Reason,
+			At: e.At.UTC(), DetectedAt: e.DetectedAt.UTC(), Episode: e.Episode, SilenceSeconds: e.SilenceSeconds, Reason: e.Reason,
 			Hosts: e.Hosts[:min(len(e.Hosts), maxEventHosts)], HostCount: len(e.Hosts), Events: m.Count,
 			Title: m.Text.Subject, Text: m.Text.Render(message.Plain),
-			Dashboard: message.WebURL(m.Links.Dashboard), Runbook: message.WebURL(m.Links.Runbook),
+			Dashboard: message.WebURL(m.Links.Dashboard), Runbook: message.WebURL(m.Links.Runbook), Labels: m.Labels,
 		},
 	})
 }

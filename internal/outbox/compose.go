@@ -19,7 +19,9 @@ func compose(l *letter, ch *hub.Channel, fleet *hub.Fleet, now time.Time) notify
 		customer = c.DisplayName
 	}
 	if l.digest {
-		return composeDigest(l, customer, fleet, reader, now)
+		m := composeDigest(l, customer, fleet, reader, now)
+		m.Labels = ch.Labels
+		return m
 	}
 	e := l.events[0]
 	in := message.Input{Event: *e, Names: message.Names{Customer: customer}, Reader: reader}
@@ -34,7 +36,7 @@ func compose(l *letter, ch *hub.Channel, fleet *hub.Fleet, now time.Time) notify
 			}
 		}
 	}
-	return notify.Message{ID: l.id, Event: *e, Names: in.Names, Links: in.Links, Text: message.Write(in)}
+	return notify.Message{ID: l.id, Event: *e, Names: in.Names, Links: in.Links, Text: message.Write(in), Labels: ch.Labels}
 }
 
 func composeDigest(l *letter, customer string, fleet *hub.Fleet, reader message.Reader, now time.Time) notify.Message {
