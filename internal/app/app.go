@@ -95,6 +95,7 @@ type App struct {
 	db       *clickhouse.DB
 	shipper  *ship.Shipper
 	outbox   *outbox.Outbox
+	senders  senders
 	sight    *deadman.Sight
 	watch    *deadman.Switch
 	certs    *certs.Pair // nil: listen is plain HTTP

@@ -21,12 +21,11 @@ import (
 // openOutbox makes the outbox and gives it what the last run kept; the records of the
 // spool come behind.
 func (a *App) openOutbox(j outbox.Journal) {
-	senders := &senders{}
 	current := func() *hub.Fleet { return a.roster.Current() }
 	a.outbox = outbox.New(outbox.Options{
 		Journal: j, Fleet: current, Grace: stopMessages, Now: a.now, Logger: a.log.With("part", "outbox"),
 		Sender: func(ch *hub.Channel) (notify.Sender, error) {
-			return senders.of(current().Outbound()).Parse(ch.URL)
+			return a.senders.of(current().Outbound()).Parse(ch.URL)
 		},
 	})
 	kept, err := spool.ReadStateIn(filepath.Join(a.cfg.DataDir, spoolFolder), outbox.StateName)
@@ -57,7 +56,18 @@ func (s *senders) of(allow []netip.Prefix) *notify.Senders {
 	return s.made
 }
 
-func (a *App) keepMessages() {
+func (s *senders) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.made != nil {
+		s.made.Close()
+	}
+}
+
+// haltMessages stops the outbox and writes down what waits in it.
+func (a *App) haltMessages() {
+	a.outbox.Stop()
+	a.senders.close()
 	if err := a.spool.WriteState(outbox.StateName, a.outbox.Snapshot()); err != nil {
 		// The spool keeps the same for as long as its volumes stay.
 		a.log.Warn("the state of the outbox could not be written", "error", err)

@@ -172,8 +172,7 @@ func (a *App) Stop(ctx context.Context) error {
 			_ = a.server.Stop(requests) // what did not finish was not acknowledged
 			done()
 			a.cancel()
-			a.outbox.Stop()
-			a.keepMessages()
+			a.haltMessages()
 			a.drain(ctx)
 			a.halt()
 			a.working.Wait()
