@@ -302,13 +302,19 @@ func (w *world) restart() {
 
 // remove has the spool drop all volumes that are shipped.
 func (w *world) remove(keep int) {
-	if w.dead {
+	if w.gone() {
 		return
 	}
 	w.snapshot = w.b.Snapshot()
 	w.mu.Lock()
 	w.removed = max(w.removed, len(w.disk)-keep)
 	w.mu.Unlock()
+}
+
+func (w *world) gone() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dead
 }
 
 // tell makes events durable, as one decision, and hands them over.
@@ -392,7 +398,7 @@ func (w *world) run(list []op) {
 		w.tell(e)
 	}
 	for _, o := range list {
-		if w.dead { // the fuse was burnt
+		if w.gone() { // the fuse was burnt
 			w.crash()
 			w.boot()
 		}
@@ -482,7 +488,7 @@ func (w *world) finish() {
 	w.mu.Lock()
 	w.fuse = 0
 	w.mu.Unlock()
-	if w.dead {
+	if w.gone() {
 		w.crash()
 		w.boot()
 	}
