@@ -20,7 +20,7 @@ type books struct {
 	open     map[string]*trouble   // by episode
 	routed   map[string]time.Time  // events of the last day that were routed, but for controllers'
 	unrouted map[string]*hub.Event // known, and not routed yet
-	arrivals []string              // their ids, in order; some may be routed by now
+	arrivals arrivals              // their ids; some may be routed by now
 	numbers  uint64
 }
 
@@ -53,7 +53,7 @@ func (b *books) arrive(e *hub.Event) bool {
 		return false
 	}
 	b.unrouted[e.ID] = e
-	b.arrivals = append(b.arrivals, e.ID)
+	b.arrivals.push(e.CustomerID, e.ID)
 	return true
 }
 

@@ -228,13 +228,13 @@ func (b *Outbox) Start() {
 // begin routes what is there to nobody.
 func (b *Outbox) begin() {
 	d := &hub.Dispatch{}
-	for _, id := range b.books.arrivals {
+	for _, id := range b.books.arrivals.all() {
 		if _, ok := b.books.unrouted[id]; ok {
 			d.Routes = append(d.Routes, hub.Route{EventID: id})
 			b.books.route(hub.Route{EventID: id}, b.now())
 		}
 	}
-	b.books.arrivals, b.first = nil, false
+	b.books.arrivals, b.first = arrivals{}, false
 	b.unwritten = append(b.unwritten, d)
 }
 
@@ -290,14 +290,16 @@ func (b *Outbox) routeSome() (more bool) {
 		d.Deliveries = b.tidy(fleet, now)
 	}
 	var letters []*letter
-	for len(b.books.arrivals) > 0 && len(d.Routes) < routedAtOnce && len(d.Deliveries) < routedAtOnce {
-		id := b.books.arrivals[0]
-		b.books.arrivals = b.books.arrivals[1:]
+	for len(d.Routes) < routedAtOnce && len(d.Deliveries) < routedAtOnce {
+		id, ok := b.books.arrivals.pop()
+		if !ok {
+			break
+		}
 		if e := b.books.unrouted[id]; e != nil {
 			letters = append(letters, b.routeOne(e, fleet, d, now)...)
 		}
 	}
-	more = len(b.books.arrivals) > 0
+	more = len(b.books.arrivals.turns) > 0
 	something := len(d.Routes)+len(d.Deliveries) > 0
 	if something {
 		b.unwritten = append(b.unwritten, d)

@@ -90,7 +90,7 @@ func (b *Outbox) Snapshot() []byte {
 		}
 		s.Open[episode] = k
 	}
-	for _, id := range b.books.arrivals {
+	for _, id := range b.books.arrivals.all() {
 		if e := b.books.unrouted[id]; e != nil {
 			s.Unrouted = append(s.Unrouted, place(e))
 		}

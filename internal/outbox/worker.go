@@ -63,24 +63,33 @@ func (b *Outbox) employ(c *channel) {
 	b.working.Go(func() { b.work(c, suspect) })
 }
 
-// work serves a channel as long as there is something to do.
+// shift is how many things are done for a channel while others wait for a worker.
+const shift = 8
+
+// work serves a channel as long as there is something to do and no other waits.
 func (b *Outbox) work(c *channel, suspect bool) {
-	for b.workOnce(c, suspect) {
+	for done := 1; b.workOnce(c, suspect) && (done < shift || !b.wanted()); done++ {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c.working = false
 	b.pool.give(suspect)
-	b.engage(c)
 	if !b.running {
 		return
 	}
+	defer b.engage(c) // behind those that wait
 	waiting := b.pool.waiting
 	b.pool.waiting = nil
 	for _, other := range waiting { // those that still find no place line up again
 		other.lined = false
 		b.employ(other)
 	}
+}
+
+func (b *Outbox) wanted() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.pool.waiting) > 0
 }
 
 // workOnce does one thing for a channel, and reports whether to go on. A channel that
