@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -279,6 +280,27 @@ func TestP27_NothingOfOthers(t *testing.T) {
 				if strings.Contains(strings.ToLower(r.text), other) {
 					w.complain("%s was told: %s", channel, r.text)
 				}
+			}
+		}
+	})
+}
+
+// TestP27_AHostThatMoved: what ends the alarm of a host that has another customer by
+// then is not told to the old one, though the alarm was.
+func TestP27_AHostThatMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(-1)
+		w.boot()
+		at := time.Now().UTC()
+		w.tell(hub.Event{ID: "alarm", Type: hub.HostDown, CustomerID: "acme", HostID: "acme-0", At: at, DetectedAt: at, Episode: "e", Source: "switch"})
+		time.Sleep(time.Second)
+		w.tell(hub.Event{ID: "end", Type: hub.HostRecovered, CustomerID: "bolt", HostID: "acme-0", At: at, DetectedAt: at, Episode: "e", Source: "switch"})
+		time.Sleep(time.Second)
+		w.b.Stop()
+		h := w.history()
+		for channel, want := range map[string][]string{"fleet/ops": {"alarm", "end"}, "customer/acme/chat": {"alarm"}, "customer/bolt/chat": nil} {
+			if got := w.got(channel, h); !slices.Equal(got, want) {
+				t.Errorf("%s got %v, want %v", channel, got, want)
 			}
 		}
 	})
