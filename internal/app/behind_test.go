@@ -15,7 +15,7 @@ import (
 // ended it; each once when ClickHouse takes them again.
 func TestP11_AClickHouseThatIsBehindDelaysNoVerdict(t *testing.T) {
 	s := newSite(t)
-	s.write("fleet.yaml", strings.Replace(s.read("fleet.yaml"), "monitor: {staleAfter: 30m, downAfter: 60m}", "monitor: {staleAfter: 3s, downAfter: 1h}", 1))
+	s.write("fleet.yaml", strings.Replace(s.read("fleet.yaml"), "monitor: {staleAfter: 30m, downAfter: 60m}", "monitor: {staleAfter: 8s, downAfter: 1h}", 1))
 	host, late := s.enroll("acme", false), s.enroll("acme", false)
 	s.push("hosts")
 	r := s.startReady()
