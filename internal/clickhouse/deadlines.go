@@ -249,14 +249,5 @@ func (db *DB) firstSuccesses(ctx context.Context, d hub.Deadline, ids []string, 
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		var at time.Time
-		if err := rows.Scan(&id, &at); err != nil {
-			return err
-		}
-		first[id] = at
-	}
-	return rows.Err()
+	return scanInstants(rows, first)
 }

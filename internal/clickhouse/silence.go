@@ -137,17 +137,8 @@ WHERE toUnixTimestamp64Milli(decided_at) > toInt64(?) GROUP BY host_id`, t.UnixM
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
 	decided := map[string]time.Time{}
-	for rows.Next() {
-		var host string
-		var at time.Time
-		if err := rows.Scan(&host, &at); err != nil {
-			return nil, err
-		}
-		decided[host] = at
-	}
-	return decided, rows.Err()
+	return decided, scanInstants(rows, decided)
 }
 
 // States calls f with the newest recorded state of each host, of those named, or
@@ -339,6 +330,11 @@ GROUP BY `+of.id, ids, oldest, ids, instants)
 	if err != nil {
 		return err
 	}
+	return scanInstants(rows, first)
+}
+
+// scanInstants reads rows of an id and an instant, and closes them.
+func scanInstants(rows driver.Rows, into map[string]time.Time) error {
 	defer rows.Close()
 	for rows.Next() {
 		var id string
@@ -346,7 +342,7 @@ GROUP BY `+of.id, ids, oldest, ids, instants)
 		if err := rows.Scan(&id, &at); err != nil {
 			return err
 		}
-		first[id] = at
+		into[id] = at
 	}
 	return rows.Err()
 }

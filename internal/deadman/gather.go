@@ -116,14 +116,14 @@ const announcedAtMost = 8 * 24 * time.Hour
 // addAnnouncements looks up what the hosts' agents said of maintenance, each in its
 // newest report.
 func (s *Switch) addAnnouncements(ctx context.Context, evidence []Evidence, t time.Time) error {
-	oldest, any := t, false
+	oldest, reported := t, false
 	for i := range evidence {
 		if at := evidence[i].LastAt; !at.IsZero() {
-			oldest, any = earlier(oldest, at), true
+			oldest, reported = earlier(oldest, at), true
 		}
 	}
-	if !any {
-		return nil
+	if !reported {
+		return nil // nobody who never reported announced anything
 	}
 	announced, err := s.announcements(ctx, oldest, t)
 	for i := range evidence {
