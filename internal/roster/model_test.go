@@ -342,6 +342,7 @@ func (m *model) judge(head *snapshot) {
 		return
 	}
 	m.inForce, m.records, m.loaded, m.lost, m.dropped = head, records, true, false, nil
+	m.accepted = nil // the word was for this rewind
 	m.decide(head, hub.CommitApplied, "")
 }
 
@@ -945,5 +946,22 @@ func TestLostRecordDoesNotStopTheStart(t *testing.T) {
 		w.restart()
 		w.pull()
 		w.restart()
+	})
+}
+
+// An operator's word for a head that another rule kept out ends with the next
+// head in force: going back to it is another rewind.
+func TestAcceptedHeadIsNoRewindForEver(t *testing.T) {
+	found(t, 3, func(w *world, t tree) {
+		w.restart()
+		none := t.clone()
+		clear(none.cards)
+		w.commit(w.head, none)
+		held := w.head
+		w.accept()
+		w.commit(held, t)
+		w.pull()
+		w.push(held)
+		w.pull()
 	})
 }
