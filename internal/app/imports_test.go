@@ -142,6 +142,26 @@ func TestTopLevelIsFixed(t *testing.T) {
 	}
 }
 
+// TestNothingBuiltIsInTheTree: a program that go build left beside its source would be
+// in the history for ever.
+func TestNothingBuiltIsInTheTree(t *testing.T) {
+	const most = 1 << 20
+	for _, dir := range []string{"cmd", "internal", "fleet", "testdata"} {
+		err := filepath.WalkDir(filepath.Join(repositoryRoot, dir), func(file string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			if info, err := d.Info(); err == nil && info.Size() > most {
+				t.Errorf("%s has %d bytes: built files do not belong in the repository (make build puts them into bin)", file, info.Size())
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 var repositoryRoot = filepath.Join("..", "..")
 
 // importsOf returns what each package under root imports, tests left out, by

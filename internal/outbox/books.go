@@ -238,7 +238,7 @@ func (b *books) deliver(d hub.Delivery) {
 	}
 	switch d.Status {
 	case hub.DeliverySent:
-		c.lane(l.customer).sent = append(c.lane(l.customer).sent, d.At)
+		c.lane(l.customer).note(d.At)
 		c.remove(l)
 		b.leave(c, l, true)
 	case hub.DeliveryFailed:

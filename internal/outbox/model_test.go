@@ -71,6 +71,7 @@ const (
 	refusing
 	mute // takes it, and does not say so
 	failing
+	choking // has a fault with some messages
 	modes
 )
 
@@ -237,6 +238,10 @@ func (r receiver) Send(ctx context.Context, m notify.Message) error {
 		return &notify.Error{Class: notify.Refused, Status: 400}
 	case failing:
 		return &notify.Error{Class: notify.Failed, Status: 502}
+	case choking:
+		if choke(m) {
+			return &notify.Error{Class: notify.Failed, Status: 500}
+		}
 	case mute:
 		take(true)
 		_ = wait(15 * time.Second)
@@ -249,6 +254,10 @@ func (r receiver) Send(ctx context.Context, m notify.Message) error {
 	take(false)
 	return wait(time.Millisecond)
 }
+
+// choke reports whether a message is one that a choking channel has a fault with: that
+// of every fourth event, and some digests.
+func choke(m notify.Message) bool { return m.ID[3]%4 == 0 }
 
 // boot starts an outbox on what the disk holds.
 func (w *world) boot() {

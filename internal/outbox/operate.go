@@ -82,7 +82,7 @@ func (b *Outbox) Retry(target string) (retried int, err error) {
 	for id, c := range b.books.channels {
 		if target == "" || target == id {
 			known = true
-			c.failures, c.until = 0, time.Time{}
+			c.revive()
 		}
 		for _, l := range slices.Clone(c.dead) {
 			if target == "" || target == id || target == l.id {
@@ -186,8 +186,8 @@ func (b *Outbox) Status() Status {
 			s.Failing++
 		}
 		for _, q := range c.lanes {
-			if l := q.head(); l != nil && (s.Oldest.IsZero() || l.queued.Before(s.Oldest)) {
-				s.Oldest = l.queued
+			if at := q.oldest(); s.Oldest.IsZero() || !at.IsZero() && at.Before(s.Oldest) {
+				s.Oldest = at
 			}
 		}
 	}

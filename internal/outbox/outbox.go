@@ -15,7 +15,9 @@
 // there is something to do for it; there is none for the others. A channel that fails
 // waits, with everything in it, from up to 1 s to up to 1 h, and longer where it asks
 // for that; after a day its messages are dead. A message that is refused is dead at
-// once. Dead ones are kept, and go again when an operator says so.
+// once; one with which the receiver has a fault five times waits by itself, with what
+// is behind it about the same hosts, and others pass it. Dead ones are kept, and go
+// again when an operator says so.
 //
 // # Beginnings and ends
 //
@@ -215,8 +217,8 @@ func (b *Outbox) Start() {
 			for _, l := range q.queue {
 				l.ready = true
 			}
-			if l := q.head(); l != nil {
-				l.doubt = true // it may have been under way
+			for _, l := range q.underWay() {
+				l.doubt = true
 			}
 		}
 	}
@@ -364,9 +366,10 @@ func (b *Outbox) tidy(fleet *hub.Fleet, now time.Time) (dropped []hub.Delivery) 
 			}
 			c.dead = nil
 		} else if c.url != ch.URL {
-			c.failures, c.until = 0, time.Time{}
+			c.revive()
 		}
 		c.sender = nil // where it may connect to may have changed as well
+		c.lanes = slices.DeleteFunc(c.lanes, func(q *lane) bool { q.slide(now); return len(q.queue)+len(q.sent) == 0 })
 	}
 	for _, d := range dropped {
 		b.books.deliver(d)

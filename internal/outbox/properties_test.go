@@ -1,6 +1,7 @@
 package outbox_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -206,6 +207,39 @@ func TestP15_MessagesAreBounded(t *testing.T) {
 	})
 }
 
+// What was sent counts against the bound also when the hub was restarted and the records
+// that say so are gone, and once only where they are not.
+func TestP15_TheWindowOutlivesARestart(t *testing.T) {
+	for name, keep := range map[string]int{"records gone": 0, "records kept": 1000} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(5)
+				w.boot()
+				count := func(when string, want int) {
+					t.Helper()
+					if got := len(w.receipts["customer/bolt/chat"]); got != want {
+						t.Errorf("%s %d messages came, want %d", when, got, want)
+					}
+				}
+				for i := range 3 {
+					w.tellOf(i, "bolt", "bolt-0")
+				}
+				time.Sleep(time.Second)
+				w.remove(keep)
+				w.restart()
+				for i := range 4 {
+					w.tellOf(10+i, "bolt", "bolt-0")
+				}
+				time.Sleep(time.Minute)
+				count("within the window", 5)
+				time.Sleep(windowLength)
+				count("after it", 6) // the digest of two
+				w.b.Stop()
+			})
+		})
+	}
+}
+
 // TestP17_RecoveriesGoWhereAlarmsWent: an end is told only where a beginning was, and
 // everywhere there.
 func TestP17_RecoveriesGoWhereAlarmsWent(t *testing.T) {
@@ -304,4 +338,116 @@ func TestP27_AHostThatMoved(t *testing.T) {
 			}
 		}
 	})
+}
+
+// tellOf makes an event of a controller durable, whose id begins with a number: those of
+// a multiple of four choke.
+func (w *world) tellOf(number int, customer, host string) {
+	at := time.Now().UTC()
+	w.tell(hub.Event{ID: fmt.Sprintf("%04d", number), Type: "backup_failed", Level: "warning", CustomerID: customer, HostID: host, At: at, DetectedAt: at, Source: "controller"})
+}
+
+// A message with which the receiver has a fault for ever holds up what is behind it
+// about the same host, and nothing else: not what waits with it, not what comes hours
+// later, and not another customer's.
+func TestAFaultWithOneMessageHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(-1)
+		w.boot()
+		for _, id := range channelIDs {
+			w.set(id, choking)
+		}
+		w.tellOf(4, "acme", "acme-0")
+		w.tellOf(5, "acme", "acme-0")
+		w.tellOf(6, "acme", "acme-1")
+		w.tellOf(7, "bolt", "bolt-0")
+		got := func(when, channel string, want ...string) {
+			t.Helper()
+			if got := w.got(channel, w.history()); !slices.Equal(got, want) {
+				t.Errorf("%s, %s got %v, want %v", when, channel, got, want)
+			}
+		}
+		time.Sleep(30 * time.Second)
+		got("after 30 s", "customer/acme/chat", "0006")
+		got("after 30 s", "fleet/ops", "0007", "0006")
+		time.Sleep(10 * time.Hour)
+		w.tellOf(9, "acme", "acme-2")
+		time.Sleep(time.Second)
+		got("at once", "customer/acme/chat", "0006", "0009")
+		got("at once", "fleet/ops", "0007", "0006", "0009")
+		if oldest := time.Since(w.b.Status().Oldest); oldest < 10*time.Hour {
+			t.Errorf("the oldest is said to wait for %s", oldest)
+		}
+		for _, id := range channelIDs {
+			w.set(id, up)
+		}
+		time.Sleep(time.Hour)
+		got("when all is well", "customer/acme/chat", "0006", "0009", "0004", "0005")
+		w.b.Stop()
+	})
+}
+
+// What is wrong with the channel is not taken for a fault with a letter: a receiver that
+// has a fault with all of many messages is tried no more often for that.
+func TestAFaultWithAllIsTheChannels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(-1)
+		w.boot()
+		w.set("customer/bolt/chat", failing)
+		for i := range 200 {
+			w.tellOf(i, "bolt", fmt.Sprint("host-", i))
+		}
+		time.Sleep(20 * time.Hour)
+		w.b.Stop()
+		attempts := 0
+		for key, all := range w.history().status {
+			if strings.HasPrefix(key, "customer/bolt/chat ") {
+				attempts += len(all)
+			}
+		}
+		// By half an hour, the mean of the longest wait: 40 of the channel, and of the few
+		// letters that were put aside as many each.
+		if attempts < 40 || attempts > 600 {
+			t.Errorf("%d attempts in 20 hours", attempts)
+		}
+	})
+}
+
+// An alarm that was under way when the hub was killed may have been seen: what ends it
+// does not collapse with it, be it the first in its queue or one that passed another.
+func TestP17_AnAlarmUnderWayAtTheEndMayHaveBeenSeen(t *testing.T) {
+	for name, before := range map[string]func(*world){
+		"first": func(*world) {},
+		"passing another": func(w *world) {
+			w.set("customer/acme/chat", choking)
+			w.tellOf(4, "acme", "acme-1")
+			time.Sleep(time.Minute)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(-1)
+				w.boot()
+				before(w)
+				w.set("customer/acme/chat", mute)
+				event := func(id string, kind hub.EventType) hub.Event {
+					at := time.Now().UTC()
+					return hub.Event{ID: id, Type: kind, CustomerID: "acme", HostID: "acme-0", At: at, DetectedAt: at, Episode: "e", Source: "switch"}
+				}
+				w.tell(event("alarm", hub.HostDown))
+				time.Sleep(time.Millisecond)
+				w.crash()
+				w.set("customer/acme/chat", failing)
+				w.boot()
+				w.tell(event("end", hub.HostRecovered))
+				w.set("customer/acme/chat", up)
+				time.Sleep(time.Hour)
+				w.b.Stop()
+				got := slices.DeleteFunc(w.got("customer/acme/chat", w.history()), func(id string) bool { return id == "0004" })
+				if !slices.Equal(got, []string{"alarm", "end"}) {
+					t.Errorf("the channel got %v", got)
+				}
+			})
+		})
+	}
 }

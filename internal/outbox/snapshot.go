@@ -26,9 +26,10 @@ type snapshot struct {
 }
 
 type channelKept struct {
-	ID      string       `json:"id"`
-	Letters []letterKept `json:"letters,omitempty"`
-	Dead    []letterKept `json:"dead,omitempty"`
+	ID      string                 `json:"id"`
+	Letters []letterKept           `json:"letters,omitempty"`
+	Dead    []letterKept           `json:"dead,omitempty"`
+	Sent    map[string][]time.Time `json:"sent,omitempty"` // in the window, by customer
 }
 
 type letterKept struct {
@@ -76,9 +77,10 @@ func (b *Outbox) Snapshot() []byte {
 		}
 		return out
 	}
+	now := b.now()
 	for id, c := range b.books.channels {
-		if len(c.letters) > 0 || len(c.dead) > 0 {
-			s.Channels = append(s.Channels, channelKept{ID: id, Letters: keep(c.inOrder()), Dead: keep(c.dead)})
+		if sent := c.sent(now); len(c.letters)+len(c.dead)+len(sent) > 0 {
+			s.Channels = append(s.Channels, channelKept{ID: id, Letters: keep(c.inOrder()), Dead: keep(c.dead), Sent: sent})
 		}
 	}
 	for episode, t := range b.books.open {
@@ -135,6 +137,10 @@ func (b *Outbox) Restore(data []byte) error {
 		for _, l := range k.Dead {
 			c.dead = append(c.dead, s.letter(l))
 		}
+		for customer, sent := range k.Sent {
+			q := c.lane(customer)
+			q.sent, q.known = sent, sent[len(sent)-1]
+		}
 	}
 	for _, i := range s.Unrouted {
 		b.books.arrive(s.Events[i])
@@ -159,6 +165,11 @@ func (s *snapshot) letter(k letterKept) *letter {
 func (s *snapshot) check() error {
 	places := slices.Clone(s.Unrouted)
 	for _, c := range s.Channels {
+		for customer, sent := range c.Sent {
+			if len(sent) == 0 {
+				return fmt.Errorf("channel %q sent nothing to %q", c.ID, customer)
+			}
+		}
 		for _, l := range slices.Concat(c.Letters, c.Dead) {
 			if len(l.Events) == 0 {
 				return fmt.Errorf("message %q is about nothing", l.ID)

@@ -148,7 +148,7 @@ func (b *Outbox) senderOf(c *channel, ch *hub.Channel) (notify.Sender, error) {
 func (b *Outbox) gather(c *channel, q *lane) bool {
 	now := b.now()
 	var ids []string
-	for _, l := range q.gatherable() {
+	for _, l := range q.gatherable(now) {
 		ids = append(ids, l.id)
 	}
 	q.over = false
@@ -209,12 +209,9 @@ func (b *Outbox) failed(c *channel, l *letter, d *hub.Delivery, problem *notify.
 	if problem.Permanent() || late(l) {
 		d.Status = hub.DeliveryDead
 	}
-	if !problem.Permanent() { // that the receiver does not want this one says nothing of the channel
-		c.failures++
-		c.until = now.Add(b.backoff(c.failures, problem.RetryAfter))
-	}
 	b.o.Logger.Debug("a message was not delivered", "channel", c.id, "attempt", d.Attempt, "status", string(d.Status), "error", problem.Error())
 	b.books.deliver(*d)
+	b.holdBack(c, l, problem, now)
 	gone := []*letter{l}
 	if !problem.Permanent() {
 		for _, other := range c.inOrder() {
@@ -236,7 +233,22 @@ func (b *Outbox) failed(c *channel, l *letter, d *hub.Delivery, problem *notify.
 	return more
 }
 
-// backoff returns how long a channel waits after so many failures in a row: at random,
+// holdBack decides what waits after a failure: the channel with all that is for it.
+// That a receiver does not want a letter says nothing of the channel, and that it has
+// a fault with one again and again may be the letter's: then only this waits, with
+// what is behind it about the same hosts, and the next shows how the channel is.
+func (b *Outbox) holdBack(c *channel, l *letter, problem *notify.Error, now time.Time) {
+	switch {
+	case problem.Permanent():
+	case l.stubborn():
+		l.until = now.Add(b.backoff(l.attempt, problem.RetryAfter))
+	default:
+		c.failures++
+		c.until = now.Add(b.backoff(c.failures, problem.RetryAfter))
+	}
+}
+
+// backoff returns how long a channel, or a letter, waits after so many failures in a row: at random,
 // so that not all call at once, and no shorter than it asks for.
 func (b *Outbox) backoff(failures int, asked time.Duration) time.Duration {
 	most := longestTry
@@ -244,24 +256,6 @@ func (b *Outbox) backoff(failures int, asked time.Duration) time.Duration {
 		most = min(longestTry, firstWait<<(failures-1))
 	}
 	return min(patience, max(asked, time.Duration(b.o.Jitter()*float64(most))))
-}
-
-// due returns how long it is until there is something to do; negative: until somebody
-// calls.
-func (c *channel) due(now time.Time, limit int) time.Duration {
-	wait := time.Duration(-1)
-	for _, q := range c.lanes {
-		l := q.head()
-		if l == nil || !l.ready {
-			continue
-		}
-		room := q.room(now, limit)
-		q.over = q.over || room > 0
-		if w := max(0, room, c.until.Sub(now)); wait < 0 || w < wait {
-			wait = w
-		}
-	}
-	return wait
 }
 
 func (c *channel) arm(d time.Duration, f func()) {
