@@ -164,7 +164,8 @@ func transport(dial func(context.Context, string, string) (net.Conn, error), roo
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:    dialTimeout,
 		ForceAttemptHTTP2:      true,
-		MaxIdleConnsPerHost:    2,
+		MaxIdleConns:           256,
+		MaxIdleConnsPerHost:    128, // many customers have channels with one service; as many as the outbox has workers
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 16 << 10,
 		DisableCompression:     true, // a small body stays small

@@ -369,7 +369,7 @@ func (b *Outbox) tidy(fleet *hub.Fleet, now time.Time) (dropped []hub.Delivery) 
 			c.revive()
 		}
 		c.sender = nil // where it may connect to may have changed as well
-		c.lanes = slices.DeleteFunc(c.lanes, func(q *lane) bool { q.slide(now); return len(q.queue)+len(q.sent) == 0 })
+		c.lanes = slices.DeleteFunc(c.lanes, func(q *lane) bool { q.slide(now); return q.waiting+len(q.sent) == 0 })
 	}
 	for _, d := range dropped {
 		b.books.deliver(d)

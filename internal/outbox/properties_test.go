@@ -217,6 +217,9 @@ func TestP15_TheWindowOutlivesARestart(t *testing.T) {
 				w.boot()
 				count := func(when string, want int) {
 					t.Helper()
+					synctest.Wait()
+					w.mu.Lock()
+					defer w.mu.Unlock()
 					if got := len(w.receipts["customer/bolt/chat"]); got != want {
 						t.Errorf("%s %d messages came, want %d", when, got, want)
 					}
@@ -363,6 +366,9 @@ func TestAFaultWithOneMessageHoldsUpNoOther(t *testing.T) {
 		w.tellOf(7, "bolt", "bolt-0")
 		got := func(when, channel string, want ...string) {
 			t.Helper()
+			synctest.Wait()
+			w.mu.Lock()
+			defer w.mu.Unlock()
 			if got := w.got(channel, w.history()); !slices.Equal(got, want) {
 				t.Errorf("%s, %s got %v, want %v", when, channel, got, want)
 			}

@@ -58,7 +58,7 @@ func (l *letter) eventIDs() []string {
 // that the order per host is kept.
 type lane struct {
 	customer string
-	queue    []*letter   // with those that are gone, until they come to its head
+	queue    []*letter   // with some that are gone
 	waiting  int         // of the queue, those that are not gone
 	critical int         // of these, the critical ones
 	sent     []time.Time // in the window
@@ -68,16 +68,25 @@ type lane struct {
 
 const window = 5 * time.Minute // in which messages are bounded
 
-// head drops what is gone and returns the first letter that may go; nil: there is none.
+// head returns the first letter that may go; nil: there is none.
 func (q *lane) head(now time.Time) *letter {
-	for len(q.queue) > 0 && q.queue[0].gone {
-		q.queue[0] = nil
-		q.queue = q.queue[1:]
-	}
+	q.sweep()
 	for l := range q.passable(now) {
 		return l
 	}
 	return nil
+}
+
+// sweep drops what is gone: from the head on always, and what passed others when it
+// is most of the queue.
+func (q *lane) sweep() {
+	for len(q.queue) > 0 && q.queue[0].gone {
+		q.queue[0] = nil
+		q.queue = q.queue[1:]
+	}
+	if len(q.queue) > 2*q.waiting+16 {
+		q.queue = slices.DeleteFunc(q.queue, func(l *letter) bool { return l.gone })
+	}
 }
 
 // oldest returns when the first letter could first have been sent; zero: there is none.
@@ -111,16 +120,17 @@ func (q *lane) passable(now time.Time) iter.Seq[*letter] {
 // killed: the stubborn ones, and the first that passes them.
 func (q *lane) underWay() (letters []*letter) {
 	var held hosts
-	for l := range q.passable(time.Time{}) {
-		if held.meet(l) {
+	for _, l := range q.queue {
+		switch {
+		case l.gone:
+		case held.meet(l):
 			held.add(l)
-			continue
+		case l.stubborn():
+			letters = append(letters, l)
+			held.add(l)
+		default:
+			return append(letters, l)
 		}
-		letters = append(letters, l)
-		if !l.stubborn() {
-			break
-		}
-		held.add(l)
 	}
 	return letters
 }
