@@ -19,7 +19,7 @@ func statusCommand() *cobra.Command {
 		Use: "status [OWNER|HOST]", Short: "Say how the running hub is, and what it makes of the fleet", Args: cobra.MaximumNArgs(1),
 		Long: `Ask the hub that runs on data_dir how it is: the commit in force and the one that
 waits, mistakes in single files, hosts whose posts are refused, when keys were
-last used, and whether reports reach ClickHouse. With host/ID or just ID,
+last used, whether reports reach ClickHouse, and messages their channels. With host/ID or just ID,
 customer/NAME or fleet it tells of each of the owner's keys. Nothing is changed.`,
 	}
 	file := configFlag(cmd)
@@ -82,6 +82,12 @@ type statusView struct {
 		HeldBy     string    `json:"held_by"`
 		HeldSince  time.Time `json:"held_since"`
 	} `json:"switch"`
+	Messages *struct { // nil: of a hub that has none
+		Queued  int       `json:"queued"`
+		Oldest  time.Time `json:"oldest"`
+		Dead    int       `json:"dead"`
+		Failing int       `json:"failing"`
+	} `json:"messages"`
 	Owner *ownerView `json:"owner"`
 }
 
@@ -305,6 +311,19 @@ func (s statusView) showParts(p *page) {
 		p.line("switch", "held back (first %s): %s", p.ago(s.Switch.HeldSince), s.Switch.HeldBy)
 	} else {
 		p.line("switch", "last judged %s", p.ago(s.Switch.LastJudged))
+	}
+	if m := s.Messages; m != nil {
+		text := "none waits"
+		if m.Queued > 0 {
+			text = fmt.Sprintf("%d wait, the first came %s", m.Queued, p.ago(m.Oldest))
+		}
+		if m.Failing > 0 {
+			text += "; " + count(m.Failing, "channel fails", "channels fail")
+		}
+		if m.Dead > 0 {
+			text += fmt.Sprintf("; %d given up", m.Dead)
+		}
+		p.line("messages", "%s", text)
 	}
 }
 

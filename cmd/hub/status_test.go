@@ -126,7 +126,7 @@ func TestStatusText(t *testing.T) {
 				"verdict": {"verdict": "applied"}, "problems": [], "host_problems": [], "checked_at": "2026-11-25T11:59:20Z", "refused_hosts": [],
 				"keys": {"1h": 1198, "1d": 2, "7d": 0, "30d": 0, "older": 0, "never": 3}},
 			"spool": {"unshipped_records": 0, "disk_bytes": 104857600, "max_bytes": 8589934592},
-			"clickhouse": {"shipped_at": "2026-11-25T11:59:59Z"}, "switch": {"last_judged": "2026-11-25T11:59:30Z"}}`,
+			"clickhouse": {"shipped_at": "2026-11-25T11:59:59Z"}, "switch": {"last_judged": "2026-11-25T11:59:30Z"}, "messages": {"queued": 0, "dead": 0, "failing": 0}}`,
 			`hub         v1.2.0, started 3 days ago (2026-11-22T11:00:00Z), ready
 fleet       bffeb7422404 "enroll acme-1" by Ann <ann@example.org>, signed by ann@example.org
             1200 hosts, applied 2 min ago; the repository last answered 40 s ago
@@ -134,6 +134,7 @@ keys        1198 used in the last hour, 2 in the last day, 0 in the last week, 0
 spool       every report is in ClickHouse; 100 of 8192 MiB
 ClickHouse  last took reports 1 s ago
 switch      last judged 30 s ago
+messages    none waits
 `},
 		{"nothing is well", `{
 			"version": "dev", "started_at": "2026-11-25T11:59:00Z", "ready": false, "problems": ["no fleet is in force"], "warnings": ["ClickHouse is away"],
@@ -148,6 +149,7 @@ switch      last judged 30 s ago
 			"spool": {"unshipped_records": 9, "oldest_unshipped": "2026-11-25T10:00:00Z", "disk_bytes": 0, "max_bytes": 67108864, "damage": 2},
 			"clickhouse": {"last_error": "connection refused"},
 			"switch": {"held_by": "ClickHouse does not answer", "held_since": "2026-11-25T08:00:00Z"},
+			"messages": {"queued": 12, "oldest": "2026-11-25T09:00:00Z", "dead": 3, "failing": 1},
 			"owner": {"owner": "host/acme-1", "customer_id": "acme", "state": "active", "keys": [
 				{"id": "k1", "valid": false, "not_after": "2026-11-25T00:00:00Z", "last_use": "2026-11-24T23:00:00Z"},
 				{"id": "k2", "valid": true, "not_after": "2027-06-01T00:00:00Z"}, {"id": "k3", "valid": false}, {"id": "k4", "valid": true}]}}`,
@@ -169,6 +171,7 @@ keys        0 used in the last hour, 0 in the last day, 0 in the last week, 0 in
 spool       9 records wait for ClickHouse, the oldest came 2 h ago; 2 damaged places; 0 of 64 MiB
 ClickHouse  connection refused
 switch      held back (first 4 h ago): ClickHouse does not answer
+messages    12 wait, the first came 3 h ago; 1 channel fails; 3 given up
 
 owner       host/acme-1, of acme, active, last report never
             key k1, last used 13 h ago, expired since 2026-11-25T00:00:00Z

@@ -15,6 +15,7 @@ type readiness struct {
 	Spool      spoolDetail      `json:"spool"`
 	ClickHouse clickhouseDetail `json:"clickhouse"`
 	Switch     switchDetail     `json:"switch"`
+	Messages   messagesDetail   `json:"messages"`
 }
 
 type fleetDetail struct {
@@ -49,6 +50,13 @@ type switchDetail struct {
 	HeldSince  time.Time `json:"held_since,omitzero"`
 }
 
+type messagesDetail struct {
+	Queued  int       `json:"queued"`          // that wait, counted once for each channel
+	Oldest  time.Time `json:"oldest,omitzero"` // since when the oldest of these waits
+	Dead    int       `json:"dead"`            // that were given up, and are kept for a retry
+	Failing int       `json:"failing"`         // channels whose last attempt failed
+}
+
 // stalledAfter is longer than a disk that works keeps a report waiting.
 const stalledAfter = 10 * time.Second
 
@@ -61,12 +69,13 @@ func (a *App) ready() (bool, any) {
 // readiness lists as problems what makes the hub refuse reports. ClickHouse away
 // is a warning: reports wait for it.
 func (a *App) readiness() readiness {
-	fleet, sp, sh, sw := a.roster.Status(), a.spool.Stats(), a.shipper.Status(), a.watch.Status()
+	fleet, sp, sh, sw, box := a.roster.Status(), a.spool.Stats(), a.shipper.Status(), a.watch.Status(), a.outbox.Status()
 	d := readiness{
 		Fleet:      fleetDetail{fleet.Revision, fleet.Hosts, fleet.Head, fleet.Problems, fleet.LastError},
 		Spool:      spoolDetail{sp.UnshippedRecords, sp.UnshippedBytes, sp.OldestUnshipped, sp.DiskBytes, sp.MaxBytes, sp.Damage},
 		ClickHouse: clickhouseDetail{a.prepared(), sh.ShippedAt, a.databaseError(), a.engineRestarts(), sh.Rechecking, sh.Restored},
 		Switch:     switchDetail{sw.LastJudged, sw.HeldBy, sw.HeldSince},
+		Messages:   messagesDetail{box.Queued, box.Oldest, box.Dead, box.Failing},
 	}
 	if a.roster.Current() == nil {
 		d.Problems = append(d.Problems, "no fleet is in force")
@@ -100,6 +109,7 @@ func (a *App) readiness() readiness {
 		{d.ClickHouse.LastError != "", "ClickHouse does not take reports; they wait in the spool"},
 		{sh.Restored > 0, "ClickHouse had lost rows when it restarted; they were brought back from the spool"},
 		{sw.HeldBy != "", "the dead-man's switch is held back"},
+		{box.Dead > 0, "messages were given up; hub notify list --dead shows them, and hub notify retry sends them again"},
 		{sh.Unkept > 0, "records that cannot become rows were not all written to their file; rejected_reports has them"},
 		{sp.Damage > 0, "the spool was damaged: acknowledged records are lost"},
 	} {
