@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,11 +18,16 @@ import (
 // An Alertmanager ends an alert that has no endsAt when nobody repeats it for
 // five minutes, as Prometheus does; the hub says things once. So an alarm that
 // an end will follow ends in ten years, and what has no end after an hour.
+//
+// It takes many alerts at once, and would never end one whose end only a digest
+// counted: of a digest it is told every part.
 type alertmanager struct{ to *target }
 
 const (
 	openAlarm = 10 * 365 * 24 * time.Hour
 	notice    = time.Hour
+
+	maxAlerts = 500 // in one request
 )
 
 func (s *Senders) alertmanager(u *url.URL) (Sender, error) {
@@ -46,12 +52,27 @@ type alert struct {
 
 // Send implements Sender.
 func (a *alertmanager) Send(ctx context.Context, m Message) error {
-	body, err := encode(alerts(m, a.to.senders.o.Now()))
-	if err != nil {
-		return &Error{Class: Invalid}
+	ctx, cancel := context.WithTimeout(ctx, a.to.senders.limit)
+	defer cancel()
+	parts := []Message{m}
+	if m.Parts != nil {
+		parts = m.Parts()
 	}
-	_, err = a.to.post(ctx, http.Header{"Content-Type": {"application/json"}}, body)
-	return err
+	now := a.to.senders.o.Now()
+	var all []alert
+	for _, part := range parts {
+		all = append(all, alerts(part, now)...)
+	}
+	for some := range slices.Chunk(all, maxAlerts) {
+		body, err := encode(some)
+		if err != nil {
+			return &Error{Class: Invalid}
+		}
+		if _, err := a.to.post(ctx, http.Header{"Content-Type": {"application/json"}}, body); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // alerts makes the alerts of a message: one, or of an end one for every severity

@@ -171,6 +171,44 @@ func (a *strictAlertmanager) firing() []string {
 	return list
 }
 
+// TestDigestRaisesAndEndsEveryAlert: an alarm that was told by itself is ended by a
+// digest that holds its end, and what is only in the digest is raised.
+func TestDigestRaisesAndEndsEveryAlert(t *testing.T) {
+	at := &clock{t: testTime}
+	server := newAlertmanager(t, at.now)
+	s := New(Options{Guard: loopback, Now: at.now})
+	defer s.Close()
+	sender := parse(t, s, "alertmanager+http://"+server.Listener.Addr().String()+"/prefix/")
+	of := func(kind hub.EventType, host string) Message {
+		m := example(kind)
+		m.Event.HostID, m.Event.At, m.Event.DetectedAt = host, at.now().Add(-time.Second), at.now()
+		return m
+	}
+	send := func(m Message) {
+		if err := sender.Send(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(of(hub.HostDown, "first"))
+	at.add(time.Hour)
+	digest := example(Digest)
+	digest.Parts = func() []Message {
+		parts := []Message{of(hub.HostRecovered, "first"), of(hub.HostStale, "last")}
+		for i := range 2 * maxAlerts {
+			parts = append(parts, of(hub.HostDown, fmt.Sprint("short-", i)), of(hub.HostRecovered, fmt.Sprint("short-", i)))
+		}
+		return parts
+	}
+	send(digest)
+	send(digest) // delivered twice
+	if got := server.firing(); !slices.Equal(got, []string{"alertname=host_silent,customer=acme,host=last,severity=warning"}) {
+		t.Errorf("firing %q", got)
+	}
+	if server.posts < 5 {
+		t.Errorf("%d requests", server.posts)
+	}
+}
+
 // clock is a time that tests move.
 type clock struct {
 	mu sync.Mutex

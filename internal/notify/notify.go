@@ -33,10 +33,11 @@ import (
 
 // Message is what one channel is told: an event, or a digest of many.
 type Message struct {
-	ID    string        // the event's id, or one of the digest's own: a repeated delivery has the same
-	Event hub.Event     // of a digest: its Type is Digest, and CustomerID, At and DetectedAt are set
-	Count int           // events in a digest; else 0
-	Names message.Names // for receivers that take the parts
+	ID    string           // the event's id, or one of the digest's own: a repeated delivery has the same
+	Event hub.Event        // of a digest: its Type is Digest, and CustomerID, At and DetectedAt are set
+	Count int              // events in a digest; else 0
+	Parts func() []Message // of a digest, what would have been sent one by one, in order; nil: not known
+	Names message.Names    // for receivers that take the parts
 	Links message.Links
 	Text  message.Text
 

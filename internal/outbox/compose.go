@@ -12,35 +12,39 @@ import (
 
 // compose finds the words of a letter for a channel, by the names that the fleet has
 // now.
-func compose(l *letter, ch *hub.Channel, fleet *hub.Fleet, now time.Time) notify.Message {
-	reader := readerOf(ch, fleet)
-	var customer string
-	if c, ok := fleet.Customer(l.customer); ok {
-		customer = c.DisplayName
+func compose(l *letter, ch *hub.Channel, fleet *hub.Fleet) notify.Message {
+	if !l.digest {
+		return composeEvent(l.events[0], ch, fleet)
 	}
-	if l.digest {
-		m := composeDigest(l, customer, fleet, reader, now)
-		m.Labels = ch.Labels
-		return m
+	m := composeDigest(l, ch, fleet)
+	m.Parts = func() (parts []notify.Message) {
+		for _, e := range l.events {
+			parts = append(parts, composeEvent(e, ch, fleet))
+		}
+		return parts
 	}
-	e := l.events[0]
-	in := message.Input{Event: *e, Names: message.Names{Customer: customer}, Reader: reader}
-	if h := ownHost(e.HostID, l.customer, fleet); h != nil {
+	return m
+}
+
+func composeEvent(e *hub.Event, ch *hub.Channel, fleet *hub.Fleet) notify.Message {
+	in := message.Input{Event: *e, Names: message.Names{Customer: customerName(e.CustomerID, fleet)}, Reader: readerOf(ch, fleet)}
+	if h := ownHost(e.HostID, e.CustomerID, fleet); h != nil {
 		in.Names.Host, in.Links = h.DisplayName, message.LinksOf(h.Labels)
 	}
 	if len(e.Hosts) > 0 {
 		in.Names.Hosts = make(map[string]string, len(e.Hosts))
 		for _, id := range e.Hosts {
-			if h := ownHost(id, l.customer, fleet); h != nil {
+			if h := ownHost(id, e.CustomerID, fleet); h != nil {
 				in.Names.Hosts[id] = h.DisplayName
 			}
 		}
 	}
-	return notify.Message{ID: l.id, Event: *e, Names: in.Names, Links: in.Links, Text: message.Write(in), Labels: ch.Labels}
+	return notify.Message{ID: e.ID, Event: *e, Names: in.Names, Links: in.Links, Text: message.Write(in), Labels: ch.Labels}
 }
 
-func composeDigest(l *letter, customer string, fleet *hub.Fleet, reader message.Reader, now time.Time) notify.Message {
-	in := message.DigestInput{CustomerID: l.customer, Customer: customer, From: l.events[0].DetectedAt, To: l.events[0].DetectedAt, Reader: reader}
+func composeDigest(l *letter, ch *hub.Channel, fleet *hub.Fleet) notify.Message {
+	customer := customerName(l.customer, fleet)
+	in := message.DigestInput{CustomerID: l.customer, Customer: customer, From: l.events[0].DetectedAt, To: l.events[0].DetectedAt, Reader: readerOf(ch, fleet)}
 	for _, e := range l.events {
 		if e.DetectedAt.Before(in.From) {
 			in.From = e.DetectedAt
@@ -56,8 +60,15 @@ func composeDigest(l *letter, customer string, fleet *hub.Fleet, reader message.
 	}
 	return notify.Message{
 		ID: l.id, Event: hub.Event{ID: l.id, Type: notify.Digest, CustomerID: l.customer, At: in.From, DetectedAt: in.To},
-		Count: len(l.events), Names: message.Names{Customer: customer}, Text: message.Digest(in),
+		Count: len(l.events), Names: message.Names{Customer: customer}, Text: message.Digest(in), Labels: ch.Labels,
 	}
+}
+
+func customerName(id string, fleet *hub.Fleet) string {
+	if c, ok := fleet.Customer(id); ok {
+		return c.DisplayName
+	}
+	return ""
 }
 
 // ownHost returns a host if it is still the customer's, or the event the operators':

@@ -223,8 +223,17 @@ func (r receiver) Send(ctx context.Context, m notify.Message) error {
 		if r.w.dead || r.life != r.w.life {
 			return
 		}
-		r.w.receipts[r.id] = append(r.w.receipts[r.id], receipt{id: m.ID, digest: m.Count > 0, at: time.Now(), life: r.life,
-			text: m.Text.Subject + m.Text.Render(message.Plain), lost: lost})
+		text := m.Text.Subject + m.Text.Render(message.Plain)
+		if m.Count > 0 {
+			parts := m.Parts()
+			if len(parts) != m.Count {
+				r.w.complain("a digest of %d events has %d parts", m.Count, len(parts))
+			}
+			for _, part := range parts {
+				text += part.Text.Subject + part.Text.Render(message.Plain)
+			}
+		}
+		r.w.receipts[r.id] = append(r.w.receipts[r.id], receipt{id: m.ID, digest: m.Count > 0, at: time.Now(), life: r.life, text: text, lost: lost})
 	}
 	if gone {
 		return &notify.Error{Class: notify.Canceled}

@@ -126,7 +126,7 @@ func (b *Outbox) workOnce(c *channel, suspect bool) bool {
 	b.mu.Unlock()
 	began := b.now()
 	if err == nil {
-		err = sender.Send(b.sending, compose(t.letter, ch, fleet, began))
+		err = sender.Send(b.sending, compose(t.letter, ch, fleet))
 	} else {
 		err = &notify.Error{Class: notify.Invalid}
 	}
