@@ -22,6 +22,7 @@ type status struct {
 	Spool      spoolDetail      `json:"spool"`
 	ClickHouse clickhouseDetail `json:"clickhouse"`
 	Switch     switchDetail     `json:"switch"`
+	Messages   messagesDetail   `json:"messages"`
 	Owner      *ownerStatus     `json:"owner,omitempty"` // the one that was asked for
 }
 
@@ -72,7 +73,7 @@ func (a *App) status(version, owner string) (any, error) {
 	s := status{
 		Version: version, StartedAt: a.startedAt,
 		Ready: len(ready.Problems) == 0, Problems: ready.Problems, Warnings: ready.Warnings,
-		Fleet: a.fleetStatus(), Spool: ready.Spool, ClickHouse: ready.ClickHouse, Switch: ready.Switch,
+		Fleet: a.fleetStatus(), Spool: ready.Spool, ClickHouse: ready.ClickHouse, Switch: ready.Switch, Messages: ready.Messages,
 	}
 	if owner != "" {
 		var err error

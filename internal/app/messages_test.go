@@ -62,6 +62,9 @@ func TestEventsReachTheirChannel(t *testing.T) {
 	if _, text := s.ask("/notify"); !strings.Contains(text, "failed (502)") || !strings.Contains(text, "fleet/alerts") {
 		t.Errorf("hub notify list shows %s", text)
 	}
+	if _, text := s.ask("/status"); !strings.Contains(text, `"queued": 1,`) || !strings.Contains(text, `"failing": 1`) {
+		t.Errorf("hub status shows %s", text)
+	}
 	r.stop()
 	set(false)
 	r = s.startReady()

@@ -99,6 +99,8 @@ func (d *demo) run(ctx context.Context) error {
 	if err := d.prepare(ctx); err != nil {
 		return err
 	}
+	hide := d.showMessages()
+	defer hide()
 	log, err := os.OpenFile(d.folder.path(logFile), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -140,6 +142,20 @@ func (d *demo) prepare(ctx context.Context) error {
 		d.screen.say(time.Now(), "fleet", "found %s: %s", d.folder.path(originDir), plural(len(hostsOf(keys)), "host"))
 	}
 	return nil
+}
+
+// showMessages shows what the operators are told. Without it messages wait in the hub.
+func (d *demo) showMessages() (end func()) {
+	i, err := d.folder.openInbox(func(text string) { d.screen.say(time.Now(), "message", "%s", cut(text, 80)) })
+	if err != nil {
+		d.screen.say(time.Now(), "message", "none will be shown: %v", err)
+		return func() {}
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), endAgents)
+		defer cancel()
+		_ = i.close(ctx)
+	}
 }
 
 // startHub writes the configuration and starts the hub that it describes, just

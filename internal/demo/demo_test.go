@@ -190,10 +190,12 @@ func TestTour(t *testing.T) {
 	}
 	u.sees(`host_stale +` + host + ` +nordlicht +silent for 2\.0 s$`)
 	u.sees(`host_down +` + host + ` +nordlicht +silent for 4\.0 s$`)
+	u.sees(`message +pve-hamburg-01 is down: no report for \d+ seconds \(Nordlicht Logistik GmbH\)$`)
 	if err := demo.Control(ctx, dir, "start", host); err != nil {
 		t.Fatal(err)
 	}
 	u.sees(`host_recovered +` + host + ` +nordlicht +silent for \d+\.\d s$`)
+	u.sees(`message +pve-hamburg-01 reports again \(Nordlicht Logistik GmbH\)$`)
 	u.sees(`counters +[\d,]+ accepted, [\d,]+ in ClickHouse \| \d ok \d stale \d down.* \| fleet [0-9a-f]{7}$`)
 
 	u.edits("fleet/customers/*/hosts/"+host+".yaml", ": active", ": paused")

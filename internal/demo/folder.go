@@ -23,17 +23,18 @@ const (
 	identityFile = "identity.txt"
 	originDir    = "fleet.git"
 	cloneDir     = "fleet"
+	inboxFile    = "inbox"      // the address on which the demo reads what its operators are told
 	keysFile     = "keys.jsonl" // as hub fleet enroll --json prints them
 	configFile   = "hub.yaml"
 	dataDir      = "data"
 	logFile      = "hub.log"
 	socketFile   = "control.sock"
-	makingDir    = "making" // the first four, until all are there
+	makingDir    = "making" // the first five, until all are there
 )
 
 // pieces are made together; each goes on from run to run. The keys come last,
 // so that a folder with keys has everything.
-var pieces = []string{identityFile, originDir, cloneDir, keysFile}
+var pieces = []string{identityFile, originDir, cloneDir, inboxFile, keysFile}
 
 // folder is the folder of a demo.
 type folder string
@@ -166,14 +167,22 @@ func (f folder) make(ctx context.Context, hosts int) error {
 // ownThresholds is the line of a new fleet that would overrule hub.yaml.
 const ownThresholds = "  monitor: {staleAfter: 30m, downAfter: 60m}\n"
 
-// begin commits a fleet without hosts, whose thresholds are the hub's.
+// begin commits a fleet without hosts, whose thresholds are the hub's and whose
+// operators are told by the inbox.
 func (f folder) begin(ctx context.Context) error {
 	clone := f.path(cloneDir)
 	if _, err := fleetops.Init(clone, fleetops.InitOptions{IdentityFile: f.path(identityFile)}); err != nil {
 		return err
 	}
-	err := edit(filepath.Join(clone, fleetfile.FleetPath), ownThresholds,
-		"  # monitor: left out here, so that the hub's own lengths of silence hold\n")
+	address, err := newInbox()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(f.path(inboxFile), []byte(address+"\n"), 0o600); err != nil {
+		return err
+	}
+	err = edit(filepath.Join(clone, fleetfile.FleetPath), ownThresholds,
+		"  # monitor: left out here, so that the hub's own lengths of silence hold\n"+channel(address))
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,8 @@ func (d *demo) guide(e engine.Description) error {
 		"Analyst": e.HTTPURL(engine.RoleAnalyst).Reveal(), // it is the user's own machine and screen
 		"Hub":     quote(d.Program), "Dir": quote(string(d.folder)),
 		"Clone": quote(d.folder.path(cloneDir)), "Origin": d.folder.path(originDir),
-		"Config": d.folder.path(configFile), "Log": d.folder.path(logFile), "Keys": quote(d.folder.path(keysFile)),
+		"ConfigWord": quote(d.folder.path(configFile)),
+		"Config":     d.folder.path(configFile), "Log": d.folder.path(logFile), "Keys": quote(d.folder.path(keysFile)),
 		"Host": host, "HostFile": d.folder.hostFile(host), "Customer": customers[0].name,
 		"Report": brief(d.pace.report), "Stale": brief(d.pace.stale), "Down": brief(d.pace.down), "Pull": brief(d.pace.pull),
 	})
