@@ -29,6 +29,8 @@ metadata: {name: felhom}
 spec:
   keys: []
   controllerEvents: [soup_ready]
+  language: de
+  timeZone: Europe/Vienna
   outbound: {allow: [10.1.0.0/16, "fd00:1::/64"]}
   notify:
     - {name: alerts, url: "alertmanager+http://10.1.0.9:9093", minSeverity: info, labels: {team: ops}}
@@ -59,6 +61,9 @@ func TestLoadChannels(t *testing.T) {
 			}
 			if got, want := fleet.Outbound(), []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64")}; !slices.Equal(got, want) {
 				t.Errorf("outbound %v", got)
+			}
+			if language, zone := fleet.Locale(hub.FleetOwner()); language != "de" || zone != "Europe/Vienna" {
+				t.Errorf("the operators' language %q, time zone %q", language, zone)
 			}
 			acme, _ := fleet.Customer("acme")
 			if acme.Language != "de" || acme.TimeZone != "Europe/Berlin" {

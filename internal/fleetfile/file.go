@@ -180,6 +180,8 @@ func (r *reader) readFleet() {
 		Maintenance:      r.readWindows(hub.FleetOwner(), f.Spec.Maintenance),
 		ControllerEvents: r.readControllerEvents(f.Spec.ControllerEvents),
 		Channels:         r.readChannels(hub.FleetOwner(), f.Spec.Notify),
+		Language:         f.Spec.Language,
+		TimeZone:         r.readZone(f.Spec.TimeZone),
 		Outbound:         r.readOutbound(f.Spec.Outbound.Allow),
 		Keys:             r.readKeys(hub.FleetOwner(), f.Spec.Keys, true),
 		AllowRemoval:     f.Spec.Guards.AllowRemoval,

@@ -108,6 +108,8 @@ type FleetSpec struct {
 	Maintenance      []Window   `yaml:"maintenance,omitempty" doc:"Windows in which nobody is told of any host."`
 	ControllerEvents []string   `yaml:"controllerEvents,omitempty,flow" pattern:"^[a-z][a-z0-9_]{0,63}$" doc:"The types of events that controllers may send; the hub's own are never taken. Left out: a list of backup, update, app, security and storage events, which README.md has. []: none."`
 	Notify           []Channel  `yaml:"notify,omitempty" doc:"Channels by which the operators are told, of every customer's events and the hub's own; at most 16."`
+	Language         string     `yaml:"language,omitempty" oneof:"en|de" doc:"Language of what the operators are told: en (the default) or de."`
+	TimeZone         string     `yaml:"timeZone,omitempty" doc:"Zone of the times that the operators are told, by its IANA name: Europe/Berlin. Left out: UTC."`
 	Outbound         Outbound   `yaml:"outbound,omitempty" doc:"What channels may reach beside public addresses."`
 	Keys             []Key      `yaml:"keys" doc:"Global keys: bound to no host, they may enroll hosts."`
 	Guards           Guards     `yaml:"guards,omitempty" doc:"What keeps a mistaken commit from harm."`

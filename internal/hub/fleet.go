@@ -81,6 +81,8 @@ type FleetSpec struct {
 
 	Maintenance      []Window
 	Channels         []*Channel     // the operators'
+	Language         string         // of their messages: en or de; empty: en
+	TimeZone         string         // IANA name, of the times in their messages; empty: UTC
 	Outbound         []netip.Prefix // private networks that channels may reach
 	ControllerEvents []EventType    // that controllers may send; nil: DefaultControllerEvents
 
@@ -198,6 +200,18 @@ func (f *Fleet) Keys() []Key { return f.spec.Keys }
 
 // Monitor returns the thresholds of the whole fleet, as written.
 func (f *Fleet) Monitor() Thresholds { return f.spec.Monitor }
+
+// Locale returns the language and the time zone, as written, in which the owner of a
+// channel is told; both are empty where it has none, or is not there.
+func (f *Fleet) Locale(owner Owner) (language, timeZone string) {
+	if owner.Kind == OwnerFleet {
+		return f.spec.Language, f.spec.TimeZone
+	}
+	if c, ok := f.customers[owner.Name]; ok {
+		return c.Language, c.TimeZone
+	}
+	return "", ""
+}
 
 // AllowRemoval returns how many hosts the commit may remove; see RemovalHeld.
 func (f *Fleet) AllowRemoval() int { return f.spec.AllowRemoval }

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"felhom.eu/hub/internal/hub"
@@ -49,6 +50,24 @@ type Names struct {
 type Reader struct {
 	Language Language       // empty: English
 	Zone     *time.Location // for the times in the text; nil: UTC
+}
+
+// zones keeps the locations that were loaded: each is a file.
+var zones sync.Map
+
+// ReaderOf makes a reader of a language's code and a zone's IANA name. What is empty or
+// not known is English, and UTC.
+func ReaderOf(language, zone string) Reader {
+	l, _ := ParseLanguage(language)
+	if known, ok := zones.Load(zone); ok {
+		return Reader{l, known.(*time.Location)}
+	}
+	location, err := time.LoadLocation(zone)
+	if err != nil {
+		return Reader{l, time.UTC}
+	}
+	zones.Store(zone, location)
+	return Reader{l, location}
 }
 
 // Input is what a message is made of.

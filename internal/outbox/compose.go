@@ -3,7 +3,6 @@ package outbox
 import (
 	"slices"
 	"strings"
-	"time"
 
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/message"
@@ -80,21 +79,9 @@ func ownHost(id, customer string, fleet *hub.Fleet) *hub.Host {
 	return nil
 }
 
-// readerOf is the customer for its own channels; operators read English in UTC.
+// readerOf is who reads a channel: its owner, whosever the event is.
 func readerOf(ch *hub.Channel, fleet *hub.Fleet) message.Reader {
-	if ch.Owner.Kind != hub.OwnerCustomer {
-		return message.Reader{}
-	}
-	c, ok := fleet.Customer(ch.Owner.Name)
-	if !ok {
-		return message.Reader{}
-	}
-	language, _ := message.ParseLanguage(c.Language)
-	zone, err := time.LoadLocation(c.TimeZone)
-	if err != nil {
-		zone = time.UTC
-	}
-	return message.Reader{Language: language, Zone: zone}
+	return message.ReaderOf(fleet.Locale(ch.Owner))
 }
 
 // channelNamed finds a channel of the fleet by its id; nil: it has none such.

@@ -47,6 +47,7 @@ type world struct {
 	events    []*hub.Event         // durable ones, in order
 	crashes   int
 	complaint error
+	locale    func(*hub.FleetSpec) // nil: the operators have none
 
 	b *outbox.Outbox
 }
@@ -97,6 +98,9 @@ func (w *world) makeFleet() {
 		}
 	}
 	spec.Channels = w.channels(hub.FleetOwner())
+	if w.locale != nil {
+		w.locale(&spec)
+	}
 	fleet, err := hub.NewFleet(spec)
 	if err != nil {
 		panic(err)

@@ -325,6 +325,8 @@ func (b *builder) compareFleets() {
 	b.deadlineSettings("", before.Deadlines, after.Deadlines)
 	b.compareEvents(before, after)
 	b.compareWindows(hub.FleetOwner(), before.Maintenance, after.Maintenance)
+	b.setting("language", before.Language, after.Language)
+	b.setting("timeZone", before.TimeZone, after.TimeZone)
 	b.compareOutbound(before.Outbound, after.Outbound)
 	if b.base.fleet != b.head.fleet {
 		b.compareKeys(hub.FleetOwner(), b.base.fleet, b.head.fleet)
