@@ -313,12 +313,14 @@ func TestI21_StopWhileTheEngineHangs(t *testing.T) {
 
 func TestSwitchEndToEnd(t *testing.T) {
 	s := newSite(t)
-	s.write("fleet.yaml", strings.Replace(s.read("fleet.yaml"), "monitor: {staleAfter: 30m, downAfter: 60m}", "monitor: {staleAfter: 6s, downAfter: 20s}", 1))
+	told := newInbox(t)
+	s.write("fleet.yaml", strings.Replace(s.read("fleet.yaml"), "monitor: {staleAfter: 30m, downAfter: 60m}", "monitor: {staleAfter: 6s, downAfter: 20s}\n"+told.channel(), 1))
 	host, never := s.enroll("acme", false), s.enroll("globex", false)
 	s.push("hosts")
 	r := s.startReady()
-	if status := r.report(host.HostID, host.APIKey, 1); status != 200 {
-		t.Fatal(status)
+	body := strings.Replace(reportBody(host.HostID, 1), `"uptime_seconds":1`, `"uptime_seconds":1,"pve_version":"8.4.1","memory_total_bytes":200,"memory_used_bytes":50`, 1)
+	if status, reply := r.post("/api/v1/host-report", host.APIKey, body); status != 200 {
+		t.Fatal(status, reply)
 	}
 	const (
 		stale = "SELECT type, customer_id, severity, toInt64(silence_seconds) FROM events WHERE type = 'host_stale'"
@@ -326,6 +328,9 @@ func TestSwitchEndToEnd(t *testing.T) {
 	)
 	r.becomes("SELECT state FROM hosts WHERE host_id = '"+host.HostID+"'", "ok")
 	r.becomes(stale, "host_stale\tacme\twarning\t6")
+	r.eventually("a message that says what was last seen", func() bool {
+		return strings.Contains(told.all(), "Last state: Proxmox VE 8.4.1, memory 25%")
+	})
 	r.stop() // the silence goes on over a restart
 	r = s.startReady()
 	r.becomes(log, "host_stale\tacme\twarning\t6", r.downLine())

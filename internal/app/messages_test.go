@@ -10,38 +10,61 @@ import (
 	"testing"
 )
 
+// inbox is the operators' Alertmanager.
+type inbox struct {
+	*httptest.Server
+	mu     sync.Mutex
+	bodies []string
+	status int // that it answers; zero: 200, and it keeps what it is told
+}
+
+func newInbox(t *testing.T) *inbox {
+	i := &inbox{}
+	i.Server = httptest.NewServer(i)
+	t.Cleanup(i.Close)
+	return i
+}
+
+func (i *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.status != 0 {
+		w.WriteHeader(i.status)
+		return
+	}
+	body, _ := io.ReadAll(r.Body)
+	i.bodies = append(i.bodies, string(body))
+}
+
+// answer has it refuse what it is told, by a status; zero: no more.
+func (i *inbox) answer(status int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.status = status
+}
+
+// all returns everything that it was told.
+func (i *inbox) all() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return strings.Join(i.bodies, "\n")
+}
+
+// channel are the lines of fleet.yaml that name it fleet/alerts.
+func (i *inbox) channel() string {
+	return fmt.Sprintf("  notify:\n    - {name: alerts, url: %q, minSeverity: info}\n  outbound: {allow: [127.0.0.0/8]}\n", "alertmanager+"+i.URL)
+}
+
 // What a controller tells reaches the operators' Alertmanager once, also over a stop of
 // the hub while the Alertmanager is away, and is seen in notifications and by hub notify.
 func TestEventsReachTheirChannel(t *testing.T) {
-	var mu sync.Mutex
-	var got []string
-	away := false
-	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		if away {
-			w.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		body, _ := io.ReadAll(r.Body)
-		got = append(got, string(body))
-	}))
-	defer receiver.Close()
-	count := func(text string) (n int) {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, body := range got {
-			n += strings.Count(body, text)
-		}
-		return n
-	}
-	set := func(is bool) { mu.Lock(); defer mu.Unlock(); away = is }
-
+	told := newInbox(t)
+	count := func(text string) int { return strings.Count(told.all(), text) }
 	s := newSite(t)
 	s.enrollAs("acme", goldenHost, nil)
 	key := s.customerKey("acme")
 	fleet := s.read("fleet.yaml")
-	s.write("fleet.yaml", strings.Replace(fleet, "spec:\n", fmt.Sprintf("spec:\n  notify:\n    - {name: alerts, url: %q, minSeverity: info}\n  outbound: {allow: [127.0.0.0/8]}\n", "alertmanager+"+receiver.URL), 1))
+	s.write("fleet.yaml", strings.Replace(fleet, "spec:\n", "spec:\n"+told.channel(), 1))
 	s.push("a channel")
 	event := func(r *running, text string) {
 		t.Helper()
@@ -56,7 +79,7 @@ func TestEventsReachTheirChannel(t *testing.T) {
 	if status, _ := s.ask("/notify"); status != http.StatusOK {
 		t.Errorf("hub notify list: %d", status)
 	}
-	set(true)
+	told.answer(http.StatusBadGateway)
 	event(r, "second trouble")
 	r.becomes("SELECT DISTINCT status, error FROM notifications WHERE status != 'sent'", "failed\tfailed (502)")
 	if _, text := s.ask("/notify"); !strings.Contains(text, "failed (502)") || !strings.Contains(text, "fleet/alerts") {
@@ -66,7 +89,7 @@ func TestEventsReachTheirChannel(t *testing.T) {
 		t.Errorf("hub status shows %s", text)
 	}
 	r.stop()
-	set(false)
+	told.answer(0)
 	r = s.startReady()
 	r.eventually("the second message", func() bool { return count("second trouble") > 0 })
 	r.becomes("SELECT count(), uniqExact(message_id) FROM notifications WHERE status = 'sent'", "2\t2")

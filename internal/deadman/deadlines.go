@@ -211,6 +211,11 @@ func (s *Switch) judgeDeadlines(ctx context.Context, rule *Rule) error {
 			decided = append(decided, DecidedDeadline{*state, events})
 		}
 	}
+	var alarms []*hub.Event
+	for i := range decided {
+		alarms = appendAlarms(alarms, decided[i].Events)
+	}
+	s.describe(ctx, alarms)
 	return s.recordDeadlines(ctx, decided)
 }
 

@@ -101,7 +101,7 @@ type Memory interface {
 type Every func(ctx context.Context, d time.Duration, f func())
 
 // Options are the parts of a Switch. All but Deadlines, Records, Ready, Memory,
-// FirstSeen, Newcomers, Announced, Recall, Told, Judged, Interval, Now and Every are needed.
+// FirstSeen, Newcomers, Describe, Announced, Recall, Told, Judged, Interval, Now and Every are needed.
 type Options struct {
 	Store     Store
 	Deadlines DeadlineStore // nil: no deadlines are judged
@@ -118,6 +118,9 @@ type Options struct {
 	FirstSeen func(hostID string, after time.Time) (at time.Time, ok bool)
 	// Newcomers returns the guests whose controller was first heard since the last call.
 	Newcomers func() []string
+	// Describe returns what was last seen of hosts and guests, at most 1,000 of each, for
+	// alarms to say.
+	Describe func(ctx context.Context, hosts, guests []string) (map[string]clickhouse.Sight, error)
 	// Announced returns what a host's newest report says of maintenance, as far as the
 	// hub itself knows: received_at, and until when (zero: nothing).
 	Announced func(hostID string) (at, until time.Time, ok bool)
@@ -277,7 +280,7 @@ func (s *Switch) evaluate(ctx context.Context, t time.Time) error {
 	if err != nil {
 		return err
 	}
-	out := s.decide(rule, evidence)
+	out := s.decide(ctx, rule, evidence)
 	// Whatever stopped the process meanwhile, or the clock, is known by now.
 	if again, err := s.o.Eyes.Log(t); err != nil || again != log {
 		return errors.Join(errMoved, err)
@@ -317,9 +320,10 @@ func (s *Switch) badRow(err error) {
 
 // decide judges until no report has come in meanwhile: one that did wins, and
 // its host is left to the next evaluation.
-func (s *Switch) decide(rule *Rule, evidence []Evidence) Outcome {
+func (s *Switch) decide(ctx context.Context, rule *Rule, evidence []Evidence) Outcome {
 	for {
 		out := Decide(Input{Rule: rule, Evidence: evidence, Known: s.knowledge, Host: s.hostSeen, Hold: s.durable.Hold})
+		s.describe(ctx, out.alarms())
 		silent := map[string]bool{}
 		for _, d := range out.Hosts {
 			if s := d.State; s.Lifecycle == hub.Active && s.State != hub.OK && s.State != hub.NeverSeen {

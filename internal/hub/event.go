@@ -119,6 +119,8 @@ type Event struct {
 	CausedBy       string   // ID of the event that explains this one and is told in its place; empty: none
 	SuppressedBy   string   // why nobody is told of it, as "retired" or a maintenance window; empty: it is told
 	Hosts          []string // of a MassSilence: those that it folds
+
+	LastSeen *LastSeen // of an alarm, for the message; nil: not known
 }
 
 // EventID returns the first 32 hex digits of the SHA-256 of

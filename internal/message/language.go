@@ -26,6 +26,7 @@ type language struct {
 	controllers phrase                   // for what controllers say
 	titles      map[hub.EventType]string // of the types that controllers send by default
 	severities  map[string]string
+	statuses    map[string]string // of guests, as Proxmox says them
 
 	severity, customer, host, guest, hosts, alarm, since, when, before, again, lasted string
 	lastReport, lastSuccess, seen, memory, disk, detail, next, dashboard, runbook     string
@@ -110,6 +111,7 @@ func zone(t time.Time) string {
 var english = language{
 	phrases: englishPhrases, controllers: englishControllers, titles: englishTitles,
 	severities: map[string]string{"critical": "critical", "warning": "warning", "info": "information"},
+	statuses:   map[string]string{"running": "running", "stopped": "stopped", "paused": "paused"},
 
 	severity: "Severity", customer: "Customer", host: "Host", guest: "Guest", hosts: "Hosts",
 	alarm: "Alarm since", since: "Since", when: "When", before: "Last before that", again: "Again since", lasted: "Lasted",
@@ -136,6 +138,7 @@ var germanDays = [...]string{"So", "Mo", "Di", "Mi", "Do", "Fr", "Sa"}
 var german = language{
 	phrases: germanPhrases, controllers: germanControllers, titles: germanTitles,
 	severities: map[string]string{"critical": "kritisch", "warning": "Warnung", "info": "Information"},
+	statuses:   map[string]string{"running": "in Betrieb", "stopped": "gestoppt", "paused": "angehalten"},
 
 	severity: "Einstufung", customer: "Kunde", host: "Host", guest: "Gast", hosts: "Hosts",
 	alarm: "Alarm seit", since: "Seit", when: "Wann", before: "Zuletzt davor", again: "Wieder seit", lasted: "Dauer",

@@ -74,8 +74,7 @@ func ReaderOf(language, zone string) Reader {
 type Input struct {
 	Event  hub.Event
 	Names  Names
-	Last   *hub.Report // the last report of the host, for what was seen in it; nil: unknown
-	Detail string      // what a controller said; empty: Event.Reason, where that is for people
+	Detail string // what a controller said; empty: Event.Reason, where that is for people
 	Links  Links
 	Reader Reader
 }
@@ -311,23 +310,31 @@ func (w *writer) detail() string {
 	return w.in.Event.Reason
 }
 
+// seen says what was last known of the host, or of the guest that it is about.
 func (w *writer) seen() []Span {
-	r := w.in.Last
+	r := w.in.Event.LastSeen
 	if r == nil {
 		return nil
 	}
 	var parts [][]Span
 	part := func(spans ...Span) { parts = append(parts, spans) }
+	switch {
+	case r.GuestStatus == "":
+	case w.lang.statuses[r.GuestStatus] != "":
+		part(Span{Text: w.lang.statuses[r.GuestStatus]})
+	default:
+		part(Span{clean(r.GuestStatus, maxID), true})
+	}
 	if r.PVEVersion != "" {
 		part(Span{Text: "Proxmox VE "}, Span{clean(r.PVEVersion, maxID), true})
 	}
-	if n := len(r.Guests); n > 0 {
-		part(Span{Text: w.lang.running(r.GuestRunning(), n)})
+	if n := int(r.Guests); n > 0 {
+		part(Span{Text: w.lang.running(int(r.GuestsRunning), n)})
 	}
-	if p := r.MemPercent(); p != nil {
+	if p := r.MemPercent; p != nil {
 		part(Span{Text: w.lang.memory + " " + w.lang.percent(*p)})
 	}
-	if p := r.DiskPercent(); p != nil {
+	if p := r.DiskPercent; p != nil {
 		part(Span{Text: w.lang.disk + " " + w.lang.percent(*p)})
 	}
 	var spans []Span

@@ -76,17 +76,21 @@ func example(t *testing.T, kind hub.EventType, language Language) Input {
 	if aboutDeadline(kind) {
 		e.SilenceSeconds = 51 * 3600
 	}
-	if kind == hub.HostStale || kind == hub.HostDown {
-		in.Last = report()
+	switch kind {
+	case hub.HostStale, hub.HostDown:
+		e.LastSeen = lastSeen()
+	case hub.ControllerStale, hub.BackupDeadline.Overdue():
+		e.LastSeen = &hub.LastSeen{GuestName: "mail", GuestStatus: "running"}
+	case hub.ControllerDown:
+		e.LastSeen = &hub.LastSeen{GuestName: "mail", GuestStatus: "prelaunch"}
 	}
 	in.Event = e
 	return in
 }
 
-func report() *hub.Report {
-	total, used := uint64(64<<30), uint64(45<<30)
-	return &hub.Report{PVEVersion: "8.4.1", MemoryTotalBytes: &total, MemoryUsedBytes: &used, DiskTotalBytes: &total, DiskUsedBytes: &used,
-		Guests: []hub.Guest{{VMID: 100, Status: "running"}, {VMID: 101, Status: "running"}, {VMID: 102, Status: "stopped"}}}
+func lastSeen() *hub.LastSeen {
+	memory, disk := 70.3, 70.3
+	return &hub.LastSeen{PVEVersion: "8.4.1", Guests: 3, GuestsRunning: 2, MemPercent: &memory, DiskPercent: &disk}
 }
 
 func manyHosts(n int) (ids []string, names map[string]string) {

@@ -121,7 +121,30 @@ type eventData struct {
 	Dashboard      string    `json:"dashboard_url,omitempty"`
 	Runbook        string    `json:"runbook_url,omitempty"`
 
-	Labels map[string]string `json:"labels,omitempty"` // of the channel
+	LastSeen *lastSeen         `json:"last_seen,omitempty"` // of an alarm
+	Labels   map[string]string `json:"labels,omitempty"`    // of the channel
+}
+
+// lastSeen is what was last known of the host, or of the guest that an alarm is about.
+type lastSeen struct {
+	PVEVersion    string   `json:"pve_version,omitempty"`
+	Guests        *uint32  `json:"guests,omitempty"`
+	GuestsRunning *uint32  `json:"guests_running,omitempty"`
+	MemPercent    *float64 `json:"mem_percent,omitempty"`
+	DiskPercent   *float64 `json:"disk_percent,omitempty"`
+	GuestStatus   string   `json:"guest_status,omitempty"`
+}
+
+func lastSeenOf(e *hub.Event) *lastSeen {
+	s := e.LastSeen
+	if s == nil {
+		return nil
+	}
+	out := &lastSeen{PVEVersion: s.PVEVersion, MemPercent: s.MemPercent, DiskPercent: s.DiskPercent, GuestStatus: s.GuestStatus}
+	if e.GuestID == "" {
+		out.Guests, out.GuestsRunning = &s.Guests, &s.GuestsRunning
+	}
+	return out
 }
 
 func cloudEvent(m Message, source string) ([]byte, error) {
@@ -136,7 +159,7 @@ func cloudEvent(m Message, source string) ([]byte, error) {
 			At: e.At.UTC(), DetectedAt: e.DetectedAt.UTC(), Episode: e.Episode, SilenceSeconds: e.SilenceSeconds, Reason: e.Reason,
 			Hosts: e.Hosts[:min(len(e.Hosts), maxEventHosts)], HostCount: len(e.Hosts), Events: m.Count,
 			Title: m.Text.Subject, Text: m.Text.Render(message.Plain),
-			Dashboard: message.WebURL(m.Links.Dashboard), Runbook: message.WebURL(m.Links.Runbook), Labels: m.Labels,
+			Dashboard: message.WebURL(m.Links.Dashboard), Runbook: message.WebURL(m.Links.Runbook), LastSeen: lastSeenOf(e), Labels: m.Labels,
 		},
 	})
 }

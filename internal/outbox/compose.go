@@ -30,6 +30,9 @@ func composeEvent(e *hub.Event, ch *hub.Channel, fleet *hub.Fleet) notify.Messag
 	if h := ownHost(e.HostID, e.CustomerID, fleet); h != nil {
 		in.Names.Host, in.Links = h.DisplayName, message.LinksOf(h.Labels)
 	}
+	if e.LastSeen != nil {
+		in.Names.Guest = e.LastSeen.GuestName
+	}
 	if len(e.Hosts) > 0 {
 		in.Names.Hosts = make(map[string]string, len(e.Hosts))
 		for _, id := range e.Hosts {

@@ -2,6 +2,8 @@ package wire
 
 import (
 	"fmt"
+	"math"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -11,7 +13,8 @@ import (
 
 // decisionVersion is the version of the encoding. It is on disk: a change of
 // meaning takes a new number, and the old ones stay readable. Version 1 had the
-// first eight fields of a state, version 2 no controllers and no deadlines.
+// first eight fields of a state, version 2 no controllers, no deadlines and
+// nothing of what was last seen.
 const decisionVersion = 3
 
 type decisionV3 struct {
@@ -71,6 +74,18 @@ type eventV1 struct {
 	CausedBy       string        `json:"caused_by,omitzero"`
 	SuppressedBy   string        `json:"suppressed_by,omitzero"`
 	Hosts          []string      `json:"hosts,omitempty"`
+	LastSeen       *lastSeenV3   `json:"last_seen,omitzero"`
+}
+
+type lastSeenV3 struct {
+	At            int64    `json:"at,omitzero"`
+	PVEVersion    string   `json:"pve_version,omitzero"`
+	Guests        uint32   `json:"guests,omitzero"`
+	GuestsRunning uint32   `json:"guests_running,omitzero"`
+	MemPercent    *float64 `json:"mem_percent,omitzero"`
+	DiskPercent   *float64 `json:"disk_percent,omitzero"`
+	GuestName     string   `json:"guest_name,omitzero"`
+	GuestStatus   string   `json:"guest_status,omitzero"`
 }
 
 // EncodeDecision returns the body of a spool record of kind KindDecision.
@@ -137,7 +152,42 @@ func encodeEvents(events []hub.Event) []eventV1 {
 			At: e.At.UnixMilli(), DetectedAt: e.DetectedAt.UnixMilli(), Episode: e.Episode,
 			SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
 			FoldedInto: e.FoldedInto, CausedBy: e.CausedBy, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts,
+			LastSeen: encodeLastSeen(e.LastSeen),
 		}
+	}
+	return out
+}
+
+// encodeLastSeen leaves out what cannot be encoded: a verdict does not fail for it.
+func encodeLastSeen(s *hub.LastSeen) *lastSeenV3 {
+	if s == nil {
+		return nil
+	}
+	out := &lastSeenV3{PVEVersion: utf8Of(s.PVEVersion), Guests: s.Guests, GuestsRunning: s.GuestsRunning,
+		MemPercent: finite(s.MemPercent), DiskPercent: finite(s.DiskPercent), GuestName: utf8Of(s.GuestName), GuestStatus: utf8Of(s.GuestStatus)}
+	if !s.At.IsZero() {
+		out.At = s.At.UnixMilli()
+	}
+	return out
+}
+
+func utf8Of(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+
+func finite(f *float64) *float64 {
+	if f != nil && (math.IsNaN(*f) || math.IsInf(*f, 0)) {
+		return nil
+	}
+	return f
+}
+
+func (s *lastSeenV3) lastSeen() *hub.LastSeen {
+	if s == nil {
+		return nil
+	}
+	out := &hub.LastSeen{PVEVersion: s.PVEVersion, Guests: s.Guests, GuestsRunning: s.GuestsRunning,
+		MemPercent: s.MemPercent, DiskPercent: s.DiskPercent, GuestName: s.GuestName, GuestStatus: s.GuestStatus}
+	if s.At != 0 {
+		out.At = instant(s.At)
 	}
 	return out
 }
@@ -169,7 +219,7 @@ func (e eventV1) event() hub.Event {
 		ID: e.ID, Type: e.Type, CustomerID: e.CustomerID, HostID: e.HostID, GuestID: e.GuestID,
 		At: instant(e.At), DetectedAt: instant(e.DetectedAt), Episode: e.Episode,
 		SilenceSeconds: e.SilenceSeconds, Reason: e.Reason, Source: e.Source,
-		FoldedInto: e.FoldedInto, CausedBy: e.CausedBy, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts,
+		FoldedInto: e.FoldedInto, CausedBy: e.CausedBy, SuppressedBy: e.SuppressedBy, Hosts: e.Hosts, LastSeen: e.LastSeen.lastSeen(),
 	}
 }
 

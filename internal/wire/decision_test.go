@@ -10,6 +10,8 @@ import (
 	"felhom.eu/hub/internal/hub"
 )
 
+var percent = 70.25
+
 var decision = hub.Decision{
 	States: []hub.HostState{
 		{
@@ -36,10 +38,32 @@ var decision = hub.Decision{
 		SilenceSeconds: 1800.001, Reason: "silent for 30m0s", Source: "switch", FoldedInto: "f1", SuppressedBy: "retired",
 	}, {
 		ID: "f2", Type: hub.ControllerDown, CustomerID: "acme", HostID: "acme-3", GuestID: "acme-3/101", At: received, DetectedAt: received,
-		Episode: "e1", CausedBy: "f1",
+		Episode: "e1", CausedBy: "f1", LastSeen: &hub.LastSeen{GuestName: "mail", GuestStatus: "running"},
+	}, {
+		ID: "f3", Type: hub.HostDown, CustomerID: "acme", HostID: "acme-3", At: received, DetectedAt: received,
+		LastSeen: &hub.LastSeen{At: received, PVEVersion: "8.4.1", Guests: 3, GuestsRunning: 2, MemPercent: &percent},
 	}, {
 		ID: "f1", Type: hub.MassSilence, CustomerID: "acme", At: received, DetectedAt: received, Hosts: []string{"acme-3"},
 	}},
+}
+
+// What was last seen is for people: where it cannot be encoded, the verdict still is.
+func TestLastSeenKeepsNoVerdictBack(t *testing.T) {
+	for _, odd := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		body, err := EncodeDecision(hub.Decision{Events: []hub.Event{{ID: "f1", Type: hub.HostDown,
+			LastSeen: &hub.LastSeen{PVEVersion: "8.\xff", MemPercent: &odd, DiskPercent: &percent, GuestName: "\xff", GuestStatus: "\xff"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := DecodeDecision(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &hub.LastSeen{PVEVersion: "8.\uFFFD", DiskPercent: &percent, GuestName: "\uFFFD", GuestStatus: "\uFFFD"}
+		if !reflect.DeepEqual(got.Events[0].LastSeen, want) {
+			t.Errorf("%v: %+v", odd, got.Events[0].LastSeen)
+		}
+	}
 }
 
 func TestDecisionRoundTrip(t *testing.T) {

@@ -1,0 +1,66 @@
+package clickhouse
+
+import (
+	"context"
+
+	"felhom.eu/hub/internal/hub"
+)
+
+// Sight is what was last seen of a host or a guest.
+type Sight struct {
+	CustomerID string // that the host belonged to in that report; empty of a guest
+	hub.LastSeen
+}
+
+// LastSeen returns what the newest reports in ClickHouse say of hosts and guests, by
+// their ids; those of which there is none are left out. Each list may have 1,000.
+func (db *DB) LastSeen(ctx context.Context, hosts, guests []string) (map[string]Sight, error) {
+	sights := make(map[string]Sight, len(hosts)+len(guests))
+	if err := db.hostSights(ctx, hosts, sights); err != nil || len(guests) == 0 {
+		return sights, err
+	}
+	return sights, db.guestSights(ctx, hosts, guests, sights)
+}
+
+func (db *DB) hostSights(ctx context.Context, hosts []string, sights map[string]Sight) error {
+	ctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	rows, err := db.conn.Query(ctx, `
+SELECT host_id, customer_id, received_at, pve_version, guest_total, guest_running, mem_percent, disk_percent
+FROM host_reports WHERE `+newestOf+` ORDER BY host_id, spool_seq DESC LIMIT 1 BY host_id`, hosts)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var s Sight
+		if err := rows.Scan(&id, &s.CustomerID, &s.At, &s.PVEVersion, &s.Guests, &s.GuestsRunning, &s.MemPercent, &s.DiskPercent); err != nil {
+			return err
+		}
+		sights[id] = s
+	}
+	return rows.Err()
+}
+
+// guestSights reads guests by the names of their hosts, which the key begins with.
+func (db *DB) guestSights(ctx context.Context, hosts, guests []string, sights map[string]Sight) error {
+	ctx, cancel := db.queryContext(ctx, nil)
+	defer cancel()
+	rows, err := db.conn.Query(ctx, `
+SELECT concat(host_id, '/', toString(vmid)) AS guest, name, status
+FROM guest_last FINAL WHERE host_id IN (?) AND guest IN (?)`, hosts, guests)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var s Sight
+		if err := rows.Scan(&id, &s.GuestName, &s.GuestStatus); err != nil {
+			return err
+		}
+		sights[id] = s
+	}
+	return rows.Err()
+}
