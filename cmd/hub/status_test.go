@@ -81,8 +81,10 @@ func hubFails(t *testing.T, args ...string) string {
 	return stderr.String()
 }
 
-// TestFleetAccept runs the command against the real socket; what is held is made up.
-func TestFleetAccept(t *testing.T) {
+// serveSocket has a real control socket answer what is made up, and returns the
+// configuration file of its hub.
+func serveSocket(t *testing.T, o httpapi.Options) (file string) {
+	t.Helper()
 	dir := t.TempDir()
 	dataDir, file := filepath.Join(dir, "data"), filepath.Join(dir, "hub.yaml")
 	if err := os.Mkdir(dataDir, 0o700); err != nil {
@@ -91,8 +93,19 @@ func TestFleetAccept(t *testing.T) {
 	if err := os.WriteFile(file, []byte("fleet: {url: fleet.git}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	o.Listen, o.AdminListen, o.ControlSocket = "127.0.0.1:0", "127.0.0.1:0", control.Path(dataDir)
+	server, err := httpapi.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
+	t.Cleanup(func() { _ = server.Stop(context.Background()) })
+	return file
+}
+
+func TestFleetAccept(t *testing.T) {
 	const revision = "0123456789abcdef0123456789abcdef01234567"
-	server, err := httpapi.New(httpapi.Options{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", ControlSocket: control.Path(dataDir),
+	file := serveSocket(t, httpapi.Options{
 		Accept: func(_ context.Context, rev string) (any, error) {
 			if rev != revision {
 				return nil, &hub.Error{Code: hub.Invalid, Reason: "not_held", Message: fmt.Sprintf("%s is not held", rev), Hint: "hub status shows what is"}
@@ -100,11 +113,6 @@ func TestFleetAccept(t *testing.T) {
 			return map[string]any{"revision": revision, "subject": "back \x1b[31mto before", "author": "Ann", "hosts": 3}, nil
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server.Start()
-	defer func() { _ = server.Stop(context.Background()) }()
 	if said := hubOutput(t, "fleet", "accept", revision, "--config", file); said != `in force: 0123456789ab "back \x1b[31mto before" by Ann, 3 hosts` {
 		t.Errorf("%q", said)
 	}

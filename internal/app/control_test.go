@@ -138,6 +138,20 @@ func (s *site) ask(path string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
+// tell posts over the control socket.
+func (s *site) tell(path, body string) (int, string) {
+	s.t.Helper()
+	c := control.Client(s.cfg.DataDir)
+	defer c.CloseIdleConnections()
+	res, err := c.Post("http://hub"+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	reply, _ := io.ReadAll(res.Body)
+	return res.StatusCode, string(reply)
+}
+
 func TestStatusTellsOfKeysAndRefusals(t *testing.T) {
 	s := newSite(t)
 	host := s.enroll("acme", false)

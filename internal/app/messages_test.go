@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -96,4 +97,62 @@ func TestEventsReachTheirChannel(t *testing.T) {
 	if first := count("first trouble"); first != count("second trouble") {
 		t.Errorf("the first message came again after the stop: %d times in all", first)
 	}
+}
+
+// TestMessagesByHand: what a receiver refused is kept, and goes again by hand, by the
+// name of its message, of its channel, or with all; and a channel can be tried out.
+func TestMessagesByHand(t *testing.T) {
+	told := newInbox(t)
+	s := newSite(t)
+	s.enrollAs("acme", goldenHost, nil)
+	key := s.customerKey("acme")
+	s.write("fleet.yaml", strings.Replace(s.read("fleet.yaml"), "spec:\n", "spec:\n  language: de\n"+told.channel(), 1))
+	s.push("a channel")
+	r := s.startReady()
+	expect := func(what string, want int, text string, status int, reply string) {
+		t.Helper()
+		if status != want || !strings.Contains(reply, text) {
+			t.Errorf("%s: %d %s; want %d %s", what, status, reply, want, text)
+		}
+	}
+	for i, name := range []string{"its id", "its channel", "all"} {
+		told.answer(http.StatusNotFound)
+		trouble := fmt.Sprint("trouble ", i)
+		if status, reply := r.post("/api/v1/event", key, `{"type":"backup_failed","severity":"critical","message":"`+trouble+`","guest_id":"`+goldenHost+`/101"}`); status != http.StatusAccepted {
+			t.Fatal(status, reply)
+		}
+		var dead []struct {
+			MessageID string `json:"message_id"`
+			Error     string
+		}
+		r.eventually("a dead message", func() bool {
+			_, text := s.ask("/notify?dead=true")
+			return json.Unmarshal([]byte(text), &dead) == nil && len(dead) == 1
+		})
+		if dead[0].Error != "refused (404)" {
+			t.Errorf("it died of %q", dead[0].Error)
+		}
+		_, status := s.ask("/status")
+		expect("hub status", 200, "messages were given up", 200, status)
+		told.answer(0)
+		target := map[string]string{"its id": dead[0].MessageID, "its channel": "fleet/alerts", "all": ""}[name]
+		code, reply := s.tell("/notify/retry", `{"target":"`+target+`"}`)
+		expect("retry by "+name, 200, `"retried": 1`, code, reply)
+		r.eventually("the message after all", func() bool { return strings.Contains(told.all(), trouble) })
+	}
+	r.becomes("SELECT status, count() FROM notifications GROUP BY status ORDER BY status", "dead\t3", "retried\t3", "sent\t3")
+	code, reply := s.tell("/notify/retry", `{"target":"nonsense"}`)
+	expect("retry of nothing", 400, "neither a dead message nor a channel with messages", code, reply)
+
+	code, reply = s.tell("/notify/test", `{"target":"fleet/alerts"}`)
+	expect("a test", 200, "seconds", code, reply)
+	if !strings.Contains(told.all(), "Test des Kanals alerts") {
+		t.Errorf("the test says %s", told.all())
+	}
+	told.answer(http.StatusInternalServerError)
+	code, reply = s.tell("/notify/test", `{"target":"fleet/alerts"}`)
+	expect("a test that fails", 400, "the test was not delivered: failed (500)", code, reply)
+	code, reply = s.tell("/notify/test", `{"target":"customer/acme/nobody"}`)
+	expect("a test of nothing", 400, "has no channel", code, reply)
+	r.becomes("SELECT channel, status, error FROM notifications WHERE message_id LIKE 'test-%' ORDER BY at", "fleet/alerts\tsent\t", "fleet/alerts\tdead\tfailed (500)")
 }

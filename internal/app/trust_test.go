@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"felhom.eu/hub/internal/app"
-	"felhom.eu/hub/internal/control"
 	"felhom.eu/hub/internal/engine"
 	"felhom.eu/hub/internal/engine/enginetest"
 	"felhom.eu/hub/internal/fleetfile"
@@ -238,15 +236,7 @@ func TestTrustMintIsSigned(t *testing.T) {
 // accept is POST /fleet/accept over the control socket.
 func (s *site) accept(revision string) (int, string) {
 	s.t.Helper()
-	c := control.Client(s.cfg.DataDir)
-	defer c.CloseIdleConnections()
-	res, err := c.Post("http://hub/fleet/accept", "application/json", strings.NewReader(`{"revision":"`+revision+`"}`))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, _ := io.ReadAll(res.Body)
-	return res.StatusCode, string(body)
+	return s.tell("/fleet/accept", `{"revision":"`+revision+`"}`)
 }
 
 // TestTrustRewoundBranchWaitsForAWord demands that a branch which was rewritten

@@ -47,6 +47,17 @@ func serveControl(t *testing.T, change ...func(*settings)) (f *fixture, dataDir 
 			}
 			return map[string]any{"host_id": host, "now": at.IsZero(), "at": at.UTC()}, nil
 		}
+		known := func(name, did string) (any, error) {
+			if name == "nobody" {
+				return nil, &hub.Error{Code: hub.Invalid, Reason: "unknown_channel", Message: "nobody is unknown", Hint: "look it up"}
+			}
+			return map[string]string{did: name}, nil
+		}
+		s.http.Notifications = &httpapi.Notifications{
+			List:  func(deadOnly bool) any { return map[string]bool{"dead_only": deadOnly} },
+			Retry: func(target string) (any, error) { return known(target, "retried") },
+			Test:  func(_ context.Context, channel string) (any, error) { return known(channel, "tested") },
+		}
 		s.http.Replay = func(_ context.Context, positions []hub.Position, dryRun bool) (any, error) {
 			if positions[0].Seq == 0 {
 				return nil, &hub.Error{Code: hub.Unavailable, Reason: "busy", Message: "ClickHouse is away", Hint: "hub status says why"}
@@ -110,6 +121,17 @@ func TestControl(t *testing.T) {
 		{"replay more", "POST", "/spool/replay", `{"positions":["` + spoolID + `/1"],"force":true}`, 400, "positions"},
 		{"replay no JSON", "POST", "/spool/replay", `all`, 400, "positions"},
 		{"replay by GET", "GET", "/spool/replay", "", 405, ""},
+		{"messages", "GET", "/notify", "", 200, `"dead_only": false`},
+		{"dead messages", "GET", "/notify?dead=true", "", 200, `"dead_only": true`},
+		{"retry", "POST", "/notify/retry", `{"target":"fleet/ops"}`, 200, `"retried": "fleet/ops"`},
+		{"retry all", "POST", "/notify/retry", `{"target":""}`, 200, `"retried": ""`},
+		{"retry nothing", "POST", "/notify/retry", `{"target":"nobody"}`, 400, `"detail":"nobody is unknown","hint":"look it up"}`},
+		{"retry without a target", "POST", "/notify/retry", `{}`, 400, "target"},
+		{"retry more", "POST", "/notify/retry", `{"target":"fleet/ops","force":true}`, 400, "target"},
+		{"retry by GET", "GET", "/notify/retry", "", 405, ""},
+		{"test", "POST", "/notify/test", `{"target":"fleet/ops"}`, 200, `"tested": "fleet/ops"`},
+		{"test of nobody", "POST", "/notify/test", `{"target":"nobody"}`, 400, `"detail":"nobody is unknown","hint":"look it up"}`},
+		{"test too much", "POST", "/notify/test", `{"target":"` + strings.Repeat("x", 5000) + `"}`, 413, "limit"},
 		{"accept by GET", "GET", "/fleet/accept", "", 405, ""},
 		{"status by POST", "POST", "/status", "", 405, ""},
 		{"elsewhere", "GET", "/metrics", "", 404, ""},
@@ -123,7 +145,7 @@ func TestControl(t *testing.T) {
 		}
 	}
 	if log := f.log.String(); !strings.Contains(log, "audit: a revision was accepted by hand") || !strings.Contains(log, "audit: a revision was not accepted") ||
-		strings.Count(log, "audit: rejected records were replayed by hand") != 1 || !strings.Contains(log, "audit: rejected records were not all replayed") {
+		strings.Count(log, "audit: messages were retried by hand") != 2 || strings.Count(log, "audit: rejected records were replayed by hand") != 1 || !strings.Contains(log, "audit: rejected records were not all replayed") {
 		t.Errorf("no audit lines:\n%s", log)
 	}
 	if f.metric(`hub_replies_total{reason="ok",route="control-status",status="200"}`) != "2" {

@@ -31,6 +31,7 @@ type language struct {
 	severity, customer, host, guest, hosts, alarm, since, when, before, again, lasted string
 	lastReport, lastSuccess, seen, memory, disk, detail, next, dashboard, runbook     string
 	digestLead, digestRest, digestNext, andMore                                       string
+	testSubject, testLead                                                             string // {channel} stands for its name
 
 	and     string       // between two units of time
 	units   [4][3]string // day, hour, minute, second: one, several, several after "for"
@@ -122,6 +123,9 @@ var english = language{
 	digestRest: "And more", digestNext: "Look at the dashboard, or ask the hub for the events: all of them are there.",
 	andMore: " and %d more",
 
+	testSubject: "Test of the channel {channel}",
+	testLead:    "This is a test of the channel {channel}. Nothing has happened, and there is nothing to do.",
+
 	units: [4][3]string{{"day", "days", "days"}, {"hour", "hours", "hours"}, {"minute", "minutes", "minutes"}, {"second", "seconds", "seconds"}},
 	and:   " ",
 	date:  func(t time.Time) string { return t.Format("Mon 2 Jan 2006, 15:04 ") + zone(t) },
@@ -148,6 +152,9 @@ var german = language{
 	digestLead: "Nicht einzeln gemeldet zwischen %s und %s: %s.",
 	digestRest: "Außerdem", digestNext: "Sehen Sie im Dashboard nach oder fragen Sie den Hub nach den Ereignissen: Dort stehen alle.",
 	andMore: " und %d weitere",
+
+	testSubject: "Test des Kanals {channel}",
+	testLead:    "Dies ist ein Test des Kanals {channel}. Es ist nichts geschehen, und es ist nichts zu tun.",
 
 	units: [4][3]string{{"Tag", "Tage", "Tagen"}, {"Stunde", "Stunden", "Stunden"}, {"Minute", "Minuten", "Minuten"}, {"Sekunde", "Sekunden", "Sekunden"}},
 	and:   " und ",

@@ -146,6 +146,18 @@ func Write(in Input) Text {
 	return t
 }
 
+// Test finds the words that try a channel out.
+func Test(channel string, reader Reader, at time.Time) Text {
+	w := writerFor(Input{Reader: reader})
+	name := clean(channel, maxName)
+	before, after, _ := strings.Cut(w.lang.testLead, "{channel}")
+	return Text{
+		Subject: strings.ReplaceAll(w.lang.testSubject, "{channel}", name),
+		Lead:    []Span{{Text: before}, {name, true}, {Text: after}},
+		Facts:   []Fact{{w.lang.when, own(w.lang.date(at.In(w.zone)))}},
+	}
+}
+
 func own(text string) []Span { return []Span{{Text: text}} }
 
 // writer holds what is needed while one message is written.

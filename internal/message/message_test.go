@@ -132,6 +132,7 @@ func whole(text Text) string {
 
 func TestGoldenTexts(t *testing.T) {
 	for _, language := range []Language{English, German} {
+		golden(t, filepath.Join(string(language), "channel_test.txt"), whole(Test("ops-chat", example(t, hub.HostDown, language).Reader, time.Date(2026, 11, 28, 13, 0, 0, 0, time.UTC))))
 		for _, kind := range append(allTypes(), "backup_failed", "coffee_empty") {
 			golden(t, filepath.Join(string(language), string(kind)+".txt"), whole(Write(example(t, kind, language))))
 		}

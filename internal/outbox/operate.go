@@ -126,7 +126,7 @@ func (b *Outbox) Test(ctx context.Context, channel string) error {
 		return &hub.Error{Code: hub.Invalid, Reason: "unknown_channel", Message: fmt.Sprintf("the fleet in force has no channel %q", channel),
 			Hint: "write fleet/<name> or customer/<customer>/<name>"}
 	}
-	m := testMessage(ch, b.now())
+	m := testMessage(ch, fleet, b.now())
 	began := b.now()
 	sender, err := b.o.Sender(ch)
 	if err == nil {
@@ -150,16 +150,13 @@ func (b *Outbox) Test(ctx context.Context, channel string) error {
 }
 
 // testMessage is recognised by its type and its id.
-func testMessage(ch *hub.Channel, now time.Time) notify.Message {
+func testMessage(ch *hub.Channel, fleet *hub.Fleet, now time.Time) notify.Message {
 	id := "test-" + strings.ToLower(rand.Text())
 	e := hub.Event{ID: id, Type: "channel_test", At: now, DetectedAt: now, Source: "hub", Reason: "hub notify test"}
 	if ch.Owner.Kind == hub.OwnerCustomer {
 		e.CustomerID = ch.Owner.Name
 	}
-	return notify.Message{ID: id, Event: e, Text: message.Text{
-		Subject: "Test of the channel " + ch.Name,
-		Lead:    []message.Span{{Text: "This is a test of the channel "}, {Text: ch.Name, Foreign: true}, {Text: ". Nothing has happened."}},
-	}}
+	return notify.Message{ID: id, Event: e, Text: message.Test(ch.Name, readerOf(ch, fleet), now), Labels: ch.Labels}
 }
 
 // Status is a glance at the outbox.

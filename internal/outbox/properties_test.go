@@ -484,3 +484,49 @@ func TestAChannelSpeaksAsItsOwner(t *testing.T) {
 		}
 	})
 }
+
+// TestRetryByHand: a dead message goes again, also when the hub is killed right after it
+// was asked to, and a channel that waits is tried at once.
+func TestRetryByHand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const channel = "customer/bolt/chat"
+		w := newWorld(-1)
+		w.boot()
+		retry := func(target string, want int) {
+			t.Helper()
+			if n, err := w.b.Retry(target); err != nil || n != want {
+				t.Errorf("retry of %q: %d, %v; want %d", target, n, err, want)
+			}
+		}
+		got := func(when string, want ...string) {
+			t.Helper()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if got := w.got(channel, w.history()); !slices.Equal(got, want) {
+				t.Errorf("%s the channel got %v, want %v", when, got, want)
+			}
+		}
+		w.set(channel, refusing)
+		w.tellOf(1, "bolt", "bolt-0")
+		time.Sleep(time.Second)
+		w.set(channel, failing)
+		retry("0001", 1) // it waits behind this failure
+		time.Sleep(time.Second)
+		w.crash()
+		w.boot()
+		if items := w.b.List(false); len(items) != 1 || items[0].Dead {
+			t.Errorf("after a crash there are %+v", items)
+		}
+		time.Sleep(3 * time.Hour)
+		w.set(channel, up)
+		got("before its time")
+		retry(channel, 0)
+		got("when the channel was retried", "0001")
+		if _, err := w.b.Retry("0001"); err == nil {
+			t.Error("a message that was sent was retried")
+		}
+		w.b.Stop()
+	})
+}
