@@ -308,11 +308,11 @@ func (b *books) retry(c *channel, d hub.Delivery) {
 	if i < 0 {
 		return
 	}
-	l := c.dead[i]
+	l := *c.dead[i] // a new one: in the queue its old place may still be there
 	c.dead = slices.Delete(c.dead, i, i+1)
 	l.number, l.queued, l.ready = b.number(), d.At, true
-	c.add(l)
-	b.follow(c, l)
+	c.add(&l)
+	b.follow(c, &l)
 }
 
 // settle returns the deliveries that follow when an episode is over on a channel:

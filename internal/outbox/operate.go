@@ -89,8 +89,9 @@ func (b *Outbox) Retry(target string) (retried int, err error) {
 				known = true
 				d := l.delivery(id, hub.DeliveryRetried, now)
 				b.books.deliver(d)
-				l.ready = false
-				deliveries, letters = append(deliveries, d), append(letters, l)
+				again := c.letters[l.id]
+				again.ready = false
+				deliveries, letters = append(deliveries, d), append(letters, again)
 			}
 		}
 	}
