@@ -14,6 +14,14 @@ func ProbeEvery(t *testing.T, interval time.Duration) {
 	t.Cleanup(func() { probeInterval = before })
 }
 
+// Ailing has hubs that start during the test look at themselves more often, and tell of
+// a ClickHouse that is away after a time.
+func Ailing(t *testing.T, look, away time.Duration) {
+	before := [2]time.Duration{ailmentLook, awayAfter}
+	ailmentLook, awayAfter = look, away
+	t.Cleanup(func() { ailmentLook, awayAfter = before[0], before[1] })
+}
+
 // Switch is what the dead-man's switch says of itself.
 func (a *App) Switch() deadman.Status { return a.watch.Status() }
 

@@ -45,7 +45,7 @@ func (a *App) openFleet() error {
 	o := roster.Options{
 		Source: a.repo, Path: c.Path, Interval: c.Interval, MaxAge: c.MaxAge, Logger: a.log.With("part", "fleet"),
 		Load:     fleetfile.NewLoader(a.opener, a.thresholds()).Load,
-		Announce: a.announceFleet, Memory: a.spool, Now: a.now,
+		Announce: a.announce, Memory: a.spool, Now: a.now,
 	}
 	if c.AllowedSignersFile != "" {
 		o.Trust = a.trust
@@ -96,8 +96,8 @@ func verify(repo *gitsync.Repo, c config.Fleet, head, since gitsync.Hash) (signe
 	return repo.Verify(head, since, signers, time.Now())
 }
 
-// announceFleet makes a notice durable; it reaches ClickHouse as reports do.
-func (a *App) announceFleet(n hub.Notice) error {
+// announce makes a notice durable; it reaches ClickHouse as reports do.
+func (a *App) announce(n hub.Notice) error {
 	body, err := wire.EncodeNotice(n)
 	if err != nil {
 		return err

@@ -41,6 +41,7 @@ func (a *App) Start(ctx context.Context) error {
 	a.working.Go(func() { a.sight.Run(working) })
 	a.working.Go(func() { a.watch.Run(working) }) // held back, and says so, while ClickHouse is not there
 	a.working.Go(func() { a.probe(working) })
+	a.working.Go(func() { a.watchSelf(working) })
 	if a.feeder != nil {
 		a.working.Go(func() { a.feeder.Run(working) })
 	}
