@@ -384,11 +384,16 @@ func TestAFaultWithOneMessageHoldsUpNoOther(t *testing.T) {
 		if oldest := time.Since(w.b.Status().Oldest); oldest < 10*time.Hour {
 			t.Errorf("the oldest is said to wait for %s", oldest)
 		}
+		time.Sleep(16 * time.Hour)
+		got("when it was given up", "customer/acme/chat", "0006", "0009", "0005")
 		for _, id := range channelIDs {
 			w.set(id, up)
 		}
+		if n, err := w.b.Retry("0004"); n != 3 || err != nil {
+			t.Errorf("%d were retried, %v", n, err)
+		}
 		time.Sleep(time.Hour)
-		got("when all is well", "customer/acme/chat", "0006", "0009", "0004", "0005")
+		got("when all is well", "customer/acme/chat", "0006", "0009", "0005", "0004")
 		w.b.Stop()
 	})
 }

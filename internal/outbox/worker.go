@@ -213,7 +213,7 @@ func (b *Outbox) failed(c *channel, l *letter, d *hub.Delivery, problem *notify.
 	b.books.deliver(*d)
 	b.holdBack(c, l, problem, now)
 	gone := []*letter{l}
-	if !problem.Permanent() {
+	if !problem.Permanent() && !l.stubborn() { // what waited behind a stubborn one is tried itself
 		for _, other := range c.inOrder() {
 			if late(other) && other != l && other.ready {
 				dead := other.delivery(c.id, hub.DeliveryDead, now)
