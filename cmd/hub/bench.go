@@ -36,6 +36,8 @@ reports of about 2.6 KB over real connections to the hub's own parts in this one
   backlog  a spool that filled with the engine away is drained while reports come in
   tick     at a modest rate, without and with a dead-man's switch that judges 100,000
            hosts each second instead of each minute
+  readers  as rate, without and with 50 customers that ask /api/v1/events and
+           /api/v1/customer/status once a second each
 
 A report is sent on a connection when the one before it is answered, so --connections is
 also how many are under way at a time. It is 128 because agents are many and each has a
@@ -54,8 +56,8 @@ the processors wait for the disk.`,
 	flags.StringVar(&o.Dir, "dir", "", "`folder` on the disk to measure (default: the one for temporary files)")
 	flags.IntVar(&o.Connections, "connections", 0, "kept alive, one request at a time on each (default 128, memory 2000)")
 	flags.IntVar(&o.Hosts, "hosts", 0, "that report in turns; few of them meet the hub's rates (default 10000, tick 100000)")
-	flags.Var(duration{&o.Duration}, "duration", "of each scenario (default: a, b, c, controllers 12s, d 60s, rate, memory and tick 30s)")
-	flags.Var(perSecond{&o.Rate}, "rate", "reports a second of rate (default 2000/s), memory, backlog and tick (1000/s)")
+	flags.Var(duration{&o.Duration}, "duration", "of each scenario (default: a, b, c, controllers 12s, d 60s, rate, memory, tick and readers 30s)")
+	flags.Var(perSecond{&o.Rate}, "rate", "reports a second of rate and readers (default 2000/s), memory, backlog and tick (1000/s)")
 	flags.StringVar(&o.Encoding, "encoding", "identity", "of bodies: identity, gzip or zstd")
 	flags.IntVar(&o.HTTP, "http", 1, "1, or 2: HTTP/2 over TLS")
 	flags.IntVar(&o.Backlog, "backlog", 0, "`reports` that wait in backlog, and in d's part that only ships (default 50000)")
@@ -131,5 +133,10 @@ func printNotes(w io.Writer, row *bench.Row) {
 	if row.Evaluated > 0 {
 		fmt.Fprintf(w, "%s: %s: judged %d times\n", row.Scenario, row.What, row.Evaluated)
 	}
+	if row.Reads > 0 {
+		fmt.Fprintf(w, "%s: %s: %d answers to readers, p50 %.1f ms, p99 %.1f ms; a report's p99 is %.2f times that without them\n",
+			row.Scenario, row.What, row.Reads, row.ReadP50, row.ReadP99, row.OfUnread)
+	}
+	printCounts(w, row.Scenario+": readers without an answer", row.ReadsRefused)
 	printCounts(w, row.Scenario+": not acknowledged", row.Refused)
 }

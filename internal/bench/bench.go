@@ -29,7 +29,7 @@ type Options struct {
 	Connections int           // 0: DefaultConnections, memory 2,000
 	Hosts       int           // that report in turns; 0: 10,000, of tick 100,000, with which the default rates do not get in the way
 	Duration    time.Duration // of each scenario but backlog; 0: each its own
-	Rate        float64       // of rate (0: 2,000), memory, backlog and tick (0: 1,000), a second
+	Rate        float64       // of rate and readers (0: 2,000), memory, backlog and tick (0: 1,000), a second
 	Encoding    string        // identity, gzip, zstd; empty: identity
 	HTTP        int           // 1 or 2; 0: 1
 	Backlog     int           // reports of backlog and of d's shipping alone; 0: 50,000
@@ -43,7 +43,7 @@ type Options struct {
 const DefaultConnections = 128
 
 // Scenarios are all that can be measured.
-var Scenarios = []string{"a", "b", "c", "controllers", "d", "rate", "memory", "backlog", "tick"}
+var Scenarios = []string{"a", "b", "c", "controllers", "d", "rate", "memory", "backlog", "tick", "readers"}
 
 // DefaultScenarios are measured where none are named.
 var DefaultScenarios = []string{"a", "b", "c", "controllers", "d", "rate"}
@@ -88,6 +88,12 @@ type Row struct {
 	MeanMaxMiB  float64          `json:"memory_mean_max_mib"`
 	Evaluated   uint64           `json:"evaluated"` // times that the switch judged all hosts meanwhile
 	Refused     map[string]int64 `json:"refused,omitempty"`
+
+	Reads        int64            `json:"reads"` // answers to readers
+	ReadP50      float64          `json:"read_p50_ms"`
+	ReadP99      float64          `json:"read_p99_ms"`
+	ReadsRefused map[string]int64 `json:"reads_refused,omitempty"`
+	OfUnread     float64          `json:"p99_of_unread"` // P99 as a multiple of that while nobody read
 }
 
 // Check says what is wrong with the options, if anything is.
@@ -236,6 +242,8 @@ func (s *sum) row() *Row {
 	o := &s.outcome
 	s.Reports, s.Seconds, s.Refused = o.Acknowledged, o.Seconds, o.Refused
 	s.P50, s.P99, s.P999 = o.Latency.Quantile(0.5), o.Latency.Quantile(0.99), o.Latency.Quantile(0.999)
+	s.Reads, s.ReadsRefused = o.Reads.Answered, o.Reads.Refused
+	s.ReadP50, s.ReadP99 = o.Reads.Latency.Quantile(0.5), o.Reads.Latency.Quantile(0.99)
 	s.cost(s.used)
 	s.BodyBytes = float64(o.Bytes) / max(1, float64(o.Acknowledged))
 	if o.Bytes < o.Plain {
@@ -294,8 +302,14 @@ func (b *bench) profiled(scenario string, f func() error) error {
 	return errors.Join(err, file.Close())
 }
 
-// compare sets each row beside the bare handler's.
+// compare sets each row beside the bare handler's, and that of readers beside the one
+// before it, without them.
 func (b *bench) compare() {
+	for i, r := range b.result.Rows {
+		if r.Scenario == "readers" && r.Reads > 0 {
+			r.OfUnread = r.P99 / b.result.Rows[i-1].P99
+		}
+	}
 	i := slices.IndexFunc(b.result.Rows, func(r *Row) bool { return r.Scenario == "a" })
 	if i < 0 {
 		return

@@ -86,7 +86,7 @@ func TestAllocationsAboveTheBareHandler(t *testing.T) {
 // TestUntilAllIsInClickHouse: Run itself counts what is there.
 func TestUntilAllIsInClickHouse(t *testing.T) {
 	enginetest.Need(t)
-	r, err := Run(t.Context(), Options{Driver: agents, Dir: t.TempDir(), Launcher: enginetest.Launcher(t), Scenarios: []string{"d", "rate", "memory", "backlog", "tick"},
+	r, err := Run(t.Context(), Options{Driver: agents, Dir: t.TempDir(), Launcher: enginetest.Launcher(t), Scenarios: []string{"d", "rate", "memory", "backlog", "tick", "readers"},
 		Connections: 4, Hosts: 500, Duration: 1500 * time.Millisecond, Rate: 50, Backlog: 300})
 	if err != nil {
 		t.Fatal(err)
@@ -99,10 +99,13 @@ func TestUntilAllIsInClickHouse(t *testing.T) {
 			t.Errorf("no memory was seen: %+v", row)
 		}
 	}
-	if ticks := r.Rows[len(r.Rows)-1]; ticks.Evaluated < 2 {
+	if ticks := r.Rows[6]; ticks.Evaluated < 2 {
 		t.Errorf("the switch judged %d times", ticks.Evaluated)
 	}
-	if len(r.Rows) != 7 {
+	if read := r.Rows[8]; r.Rows[7].Reads != 0 || read.Reads == 0 || read.ReadsRefused["400"]+read.ReadsRefused["401"]+read.ReadsRefused["429"] > 0 || read.ReadP50 <= 0 || read.ReadP50 > read.ReadP99 || read.OfUnread <= 0 {
+		t.Errorf("of readers: %+v, %+v", r.Rows[7], read)
+	}
+	if len(r.Rows) != 9 {
 		t.Errorf("%d rows", len(r.Rows))
 	}
 }

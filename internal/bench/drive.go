@@ -25,6 +25,7 @@ type Outcome struct {
 	Seconds      float64
 	Refused      map[string]int64 // the others, by status, noAnswer where there was none
 	Latency      simulate.Histogram
+	Reads        Reads
 }
 
 // noAnswer is where Outcome.Refused counts what may have been stored or not.
@@ -78,8 +79,14 @@ func Drive(ctx context.Context, l Load, ready func() error) (*Outcome, error) {
 	for _, c := range d.crews {
 		working.Go(func() { d.work(ctx, c) })
 	}
+	reading, enough := context.WithCancel(ctx)
+	defer enough()
+	reads := make(chan *Reads, 1)
+	go func() { reads <- read(reading, l) }()
 	working.Wait()
 	total := &Outcome{Seconds: time.Since(d.began).Seconds(), Refused: map[string]int64{}}
+	enough()
+	total.Reads = *<-reads
 	for _, c := range d.crews {
 		total.add(&c.result)
 	}
@@ -94,6 +101,7 @@ func (o *Outcome) add(other *Outcome) {
 		o.Refused[why] += n
 	}
 	o.Latency.Merge(&other.Latency)
+	o.Reads.add(&other.Reads)
 }
 
 func (d *drive) prepare() error {

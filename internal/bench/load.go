@@ -24,6 +24,7 @@ type Load struct {
 	Seed        string        // of the hosts' keys
 	Hosts       int           // they take turns
 	Controllers bool          // in place of each host the controller in its first guest reports
+	Readers     int           // beside the reports, each a customer's, on both routes once a second; at most one for each customer
 	Connections int           // kept alive, one request at a time on each
 	Rate        float64       // reports a second, sent when their time comes; 0: each as soon as the one before is answered
 	Duration    time.Duration // at most one of this

@@ -30,6 +30,7 @@ type run struct {
 	noLoad         bool
 	untilBacklog   bool // the load ends when the backlog is in ClickHouse
 	switched       bool // the switch evaluates all hosts meanwhile
+	furnished      bool // there is something to read
 }
 
 // Defaults of the scenarios with the engine.
@@ -57,6 +58,9 @@ func (b *bench) runs() []run {
 	while.Duration = forEver
 	watched := b.load(at(slowRate), middleTime, DefaultConnections)
 	watched.Hosts = cmp.Or(b.o.Hosts, watchedHosts)
+	alone := b.load(at(fastRate), middleTime, DefaultConnections)
+	besides := alone
+	besides.Readers = readerCount
 	return []run{
 		{scenario: "d", what: "shipping alone", backlog: waiting, noLoad: true},
 		{scenario: "d", what: "to ClickHouse", load: b.load(0, longTime, DefaultConnections)},
@@ -65,6 +69,8 @@ func (b *bench) runs() []run {
 		{scenario: "backlog", what: fmt.Sprintf("while %.0f/s", at(slowRate)), backlog: waiting, load: while, untilBacklog: true},
 		{scenario: "tick", what: "no switch", load: watched},
 		{scenario: "tick", what: fmt.Sprintf("%d hosts each second", watched.Hosts), load: watched, switched: true},
+		{scenario: "readers", what: "nobody reads", load: alone, furnished: true},
+		{scenario: "readers", what: fmt.Sprintf("%d read", besides.Readers), load: besides, furnished: true},
 	}
 }
 
@@ -126,6 +132,11 @@ func (b *bench) throughout(ctx context.Context, r run, at *site, db *database, s
 			return err
 		}
 		working.Go(func() { watching.Run(shipping) })
+	}
+	if r.furnished {
+		if err := furnish(ctx, at, db); err != nil {
+			return err
+		}
 	}
 	before, engineBefore := used(), db.processor()
 	began := time.Now()

@@ -35,6 +35,7 @@ type site struct {
 	// Of the hub's own path.
 	fleet   *hub.Fleet
 	reports *ingest.Acceptor
+	rows    *rows
 }
 
 // quiet is the log: what goes wrong shows in the counts.
@@ -78,7 +79,7 @@ func hubSite(l Load, dir string) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &site{fleet: hosts}
+	s := &site{fleet: hosts, rows: new(rows)}
 	o := ingest.Options{Fleets: inForce{hosts}, Spool: new(nowhere), Logger: quiet}
 	defaults := config.Default()
 	o.PollInterval = defaults.Ingest.PollInterval
@@ -92,7 +93,7 @@ func hubSite(l Load, dir string) (*site, error) {
 	}
 	s.reports = ingest.New(o)
 	server, err := httpapi.New(httpapi.Options{
-		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", TLS: secure, Reports: s.reports,
+		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", TLS: secure, Reports: s.reports, Reading: s.rows,
 		Ready: func() (bool, any) { return true, nil }, FleetStatus: func() any { return nil },
 		MaxConnections: defaults.Ingest.MaxConnections, MaxInFlightBytes: int64(defaults.Ingest.MaxInFlightBytes), Logger: quiet,
 	})
