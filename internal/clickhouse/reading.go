@@ -203,12 +203,17 @@ FROM hosts`+whose+` ORDER BY host_id LIMIT @limit`, func(rows driver.Rows, h *Ho
 	}, append(args, ch.Named("limit", limit+1))...); err != nil {
 		return s, err
 	}
-	theirs := whose
 	if len(s.Hosts) > limit {
 		s.Hosts = s.Hosts[:limit]
 		s.Last = s.Hosts[limit-1].HostID
-		theirs, args = whose+" AND host_id <= @last", append(args, ch.Named("last", s.Last))
 	}
+	// The views gather by host: with its hosts named they do not gather the whole fleet.
+	const theirs = whose + " AND host_id IN (@hosts)"
+	named := []string{""} // a list must not be empty, and no host has this id
+	for _, h := range s.Hosts {
+		named = append(named, h.HostID)
+	}
+	args = append(args, ch.Named("hosts", named))
 	if s.Guests, err = readList(ctx, db, `
 SELECT guest_id, host_id, name, status, last_seen_at
 FROM guests`+theirs+` AND present ORDER BY host_id, vmid`, func(rows driver.Rows, g *GuestStatus) error {
