@@ -95,6 +95,7 @@ type App struct {
 	db       *clickhouse.DB
 	shipper  *ship.Shipper
 	outbox   *outbox.Outbox
+	late     latecomers // events that readers wait for
 	senders  senders
 	sight    *deadman.Sight
 	watch    *deadman.Switch
@@ -170,7 +171,7 @@ func (a *App) switchOptions(every deadman.Every, recall *deadman.Recall) deadman
 	return deadman.Options{
 		Store: a.db, Deadlines: a.db, Records: a.db, Ready: a.databaseReady, Backlog: (*backlog)(a), Journal: a.spool, Eyes: a.sight, Memory: a.spool,
 		Fleet: a.roster.Current, LastSeen: a.acceptor.LastSeen, FirstSeen: a.acceptor.FirstSeen, Recall: recall,
-		Told:      func(events []hub.Event) { a.outbox.Tell(events...) },
+		Told:      a.tell,
 		Newcomers: a.acceptor.Newcomers, Describe: a.db.LastSeen, Announced: a.acceptor.Announced,
 		Base: a.thresholds(), Timing: a.timing(), Interval: a.cfg.Monitor.Interval, Now: a.now, Every: every,
 		Logger: a.log.With("part", "switch"),

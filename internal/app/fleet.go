@@ -103,7 +103,7 @@ func (a *App) announce(n hub.Notice) error {
 		return err
 	}
 	if _, err = a.spool.Append(context.Background(), spool.Record{Kind: hub.KindNotice, Body: body}); err == nil {
-		a.outbox.Tell(n.Events...)
+		a.tell(n.Events)
 	}
 	return err
 }

@@ -37,6 +37,12 @@ func (a *App) openOutbox(j outbox.Journal) {
 	}
 }
 
+// tell hands events over that are durable.
+func (a *App) tell(events []hub.Event) {
+	a.late.note(events, a.slot())
+	a.outbox.Tell(events...)
+}
+
 // senders go by the private networks that the fleet in force allows.
 type senders struct {
 	mu    sync.Mutex

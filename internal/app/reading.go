@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"felhom.eu/hub/internal/clickhouse"
@@ -13,9 +15,44 @@ import (
 type reader App
 
 // foundToSpool is longer than it takes, from the instant at which an event counts as
-// found, until it stands in the spool; an evaluation of the switch that takes longer
-// is waited for.
+// found, until it stands in the spool. Of those that take longer the hub knows: an
+// evaluation of the switch that is under way, and those in latecomers.
 const foundToSpool = 10 * time.Second
+
+// latecomers are events that stood in the spool long after the instant at which they
+// count as found, and may be on their way to ClickHouse.
+type latecomers struct {
+	mu   sync.Mutex
+	list []latecomer
+}
+
+type latecomer struct{ found, stored time.Time }
+
+// note enters events that have just become durable.
+func (l *latecomers) note(events []hub.Event, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range events {
+		c := latecomer{events[i].DetectedAt, now}
+		if known := len(l.list) > 0 && l.list[len(l.list)-1] == c; !known && now.Sub(c.found) >= foundToSpool {
+			l.list = append(l.list, c)
+		}
+	}
+}
+
+// bound returns settled, or an earlier instant where events found since then are not in
+// ClickHouse, which has all that was stored before oldest.
+func (l *latecomers) bound(settled, oldest time.Time) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = slices.DeleteFunc(l.list, func(c latecomer) bool { return c.stored.Before(oldest) })
+	for _, c := range l.list {
+		if c.found.Before(settled) {
+			settled = c.found
+		}
+	}
+	return settled
+}
 
 var (
 	errAway = &hub.Error{Code: hub.Unavailable, Reason: "clickhouse_away", Retry: 5 * time.Second,
@@ -57,18 +94,14 @@ func (r *reader) behind() (time.Time, error) {
 
 // settled returns the instant before which ClickHouse has all events.
 func (r *reader) settled() (time.Time, error) {
+	judging := r.watch.Status().Judging // first: when the evaluation is over, it stands in the others
 	oldest, err := r.behind()
 	if err != nil {
 		return time.Time{}, err
 	}
-	settled := oldest.Add(-foundToSpool)
-	watch := r.watch.Status()
-	judged := watch.LastJudged
-	if judged.IsZero() {
-		judged = r.startedAt
-	}
-	if next := judged.Add(r.cfg.Monitor.Interval); watch.HeldBy == "" && next.Before(settled) {
-		settled = next // an evaluation is under way, and what it will find counts as found then
+	settled := r.late.bound(oldest.Add(-foundToSpool), oldest)
+	if !judging.IsZero() && judging.Before(settled) {
+		settled = judging // what the evaluation will find counts as found then
 	}
 	return settled, nil
 }

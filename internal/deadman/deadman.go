@@ -138,6 +138,7 @@ type Options struct {
 // Status is what the switch says of itself.
 type Status struct {
 	LastJudged time.Time // slot time of the last evaluation that judged
+	Judging    time.Time // slot time of the evaluation that is under way; zero: none is
 	HeldBy     string    // why the newest evaluation was held back; empty: it judged
 	HeldSince  time.Time
 	Evaluated  uint64    // evaluations that judged
@@ -244,6 +245,8 @@ func (s *Switch) Status() Status {
 // Tick makes one evaluation at slot time t. An error means that it was held
 // back: what it did not decide is left to the next one. Tick is not safe for concurrent use.
 func (s *Switch) Tick(ctx context.Context, t time.Time) error {
+	s.underWay(t)
+	defer s.underWay(time.Time{})
 	s.recall()
 	if err := s.evaluate(ctx, t); err != nil {
 		s.held(ctx, t, err)
@@ -251,6 +254,12 @@ func (s *Switch) Tick(ctx context.Context, t time.Time) error {
 	}
 	s.judged(t)
 	return nil
+}
+
+func (s *Switch) underWay(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Judging = t
 }
 
 var errMoved = errors.New("while ClickHouse was asked, blind time came to light")

@@ -376,9 +376,12 @@ func TestP10_ErrorsAreNotAbsence(t *testing.T) {
 				b.answer = whole
 			}
 			held := true
-			sw := deadman.New(deadman.Options{Store: b, Backlog: b, Journal: b, Eyes: b, Base: base, Logger: quiet,
+			var judging time.Time
+			var sw *deadman.Switch
+			sw = deadman.New(deadman.Options{Store: b, Backlog: b, Journal: b, Eyes: b, Base: base, Logger: quiet,
 				Timing: deadman.TimingFor(base.StaleAfter, 0),
 				Fleet: func() *hub.Fleet {
+					judging = sw.Status().Judging
 					if held && name == "no fleet" {
 						return nil
 					}
@@ -396,7 +399,7 @@ func TestP10_ErrorsAreNotAbsence(t *testing.T) {
 			if err := sw.Tick(t.Context(), at(2*time.Minute)); err != nil {
 				t.Fatal(err)
 			}
-			if st := sw.Status(); st.HeldBy != "" || st.Events[hub.HostRecovered] != 1 {
+			if st := sw.Status(); st.HeldBy != "" || st.Events[hub.HostRecovered] != 1 || !judging.Equal(at(2*time.Minute)) || !st.Judging.IsZero() {
 				t.Errorf("afterwards: %+v", st)
 			}
 			appends := b.appends
