@@ -78,6 +78,12 @@ func TestReadersSeeTheirOwn(t *testing.T) {
 	r.becomes("SELECT count() FROM events WHERE source = 'controller'", "6")
 	r.becomes("SELECT (SELECT count() FROM hosts WHERE customer_id = 'globex' AND guest_total = 1), (SELECT count() FROM controllers)", "1\t2")
 
+	// And the operators have an event of their own.
+	s.write("fleet.yaml", s.read("fleet.yaml")+"oops: [\n")
+	s.push("a mistake")
+	r.Reload()
+	r.becomes("SELECT type, customer_id FROM events WHERE source = 'fleet'", "fleet_rejected\t")
+
 	// What was found just now may have companions that are on their way.
 	if status, _, body := r.read("GET", eventsPath, nil, s.global); status != http.StatusOK || strings.Contains(body, "reason-of") {
 		t.Errorf("events are told before they are settled: %d %s", status, body)
@@ -138,7 +144,10 @@ func TestReadersSeeTheirOwn(t *testing.T) {
 	}
 
 	// Acme tries all that it can.
-	tries := []url.Values{nil, {"cursor": {places["globex"]}}, {"cursor": {places[""]}}, {"cursor": {"0"}}, {"after": {"globex-6"}}, {"after": {"acme-7"}}, {"limit": {"1000"}}}
+	tries := []url.Values{nil, {"type": {"fleet_rejected"}}, {"customer": {"acme"}, "type": {"fleet_rejected"}, "since": {"2026-01-01T00:00:00Z"}},
+		{"customer": {"acme"}, "host": {"globex-7"}, "type": {"backup_failed"}, "since": {"2026-01-01T00:00:00Z"}},
+		{"customer": {"acme"}, "host": {"globex-7"}, "type": {"backup_failed"}, "cursor": {places["globex"]}},
+		{"host": {""}, "since": {"2026-01-01T00:00:00Z"}, "limit": {"1000"}}, {"cursor": {places["globex"]}}, {"cursor": {places[""]}}, {"cursor": {"0"}}, {"after": {"globex-6"}}, {"after": {"acme-7"}}, {"limit": {"1000"}}}
 	for _, name := range []string{"customer", "host", "guest", "type", "since", "until", "limit", "cursor", "after", "source", "", "key"} {
 		for _, value := range []string{"globex", "globex-7", "globex-7/101", "backup_failed", "nobody", "", "'", `\' OR 1 OR '`, "acme' OR customer_id='globex", "%", "%25", "acme\x00", "ácmé", "@customer", "?", "{customer:String}", strings.Repeat("a", 10<<10), keys["globex"].Reveal()} {
 			tries = append(tries, url.Values{name: {value}}, url.Values{name: {"acme", value}}, url.Values{"customer": {"acme"}, name: {value}})
@@ -148,7 +157,7 @@ func TestReadersSeeTheirOwn(t *testing.T) {
 		ahead.Add(int64(time.Second)) // the readers' rate
 		for _, path := range []string{eventsPath, statusPath} {
 			status, _, body := r.read("GET", path, query, keys["acme"])
-			if strings.Contains(body, "globex") || status >= 500 {
+			if strings.Contains(body, "globex") || strings.Contains(body, "fleet_rejected") || status >= 500 {
 				t.Errorf("%s with %.200q: %d %s", path, query, status, body)
 			}
 			if i > 0 && status == http.StatusOK && query.Has("customer") && query.Get("customer") != "acme" {
@@ -183,6 +192,9 @@ func TestReadersSeeTheirOwn(t *testing.T) {
 				t.Errorf("%s?%s: %d %s; want %d", path, query, status, body, want)
 			}
 		}
+	}
+	if _, _, body := r.read("GET", eventsPath, url.Values{"type": {"fleet_rejected"}}, s.global); !strings.Contains(body, `"type": "fleet_rejected"`) {
+		t.Errorf("the operator reads %s", body)
 	}
 	for query, want := range map[string]int{"": 400, "customer=acme": 200, "customer=nobody": 400} {
 		values, _ := url.ParseQuery(query)
