@@ -13,7 +13,9 @@ type Sight struct {
 }
 
 // LastSeen returns what the newest reports in ClickHouse say of hosts and guests, by
-// their ids; those of which there is none are left out. Each list may have 1,000.
+// their ids; those of which there is none are left out. Each list may have 1,000. Of a
+// guest it is the newest report that lists it, which need not be the host's newest. A
+// text is cut to 100 characters: an agent may make one as long as a report.
 func (db *DB) LastSeen(ctx context.Context, hosts, guests []string) (map[string]Sight, error) {
 	sights := make(map[string]Sight, len(hosts)+len(guests))
 	if err := db.hostSights(ctx, hosts, sights); err != nil || len(guests) == 0 {
@@ -26,7 +28,7 @@ func (db *DB) hostSights(ctx context.Context, hosts []string, sights map[string]
 	ctx, cancel := db.queryContext(ctx, nil)
 	defer cancel()
 	rows, err := db.conn.Query(ctx, `
-SELECT host_id, customer_id, received_at, pve_version, guest_total, guest_running, mem_percent, disk_percent
+SELECT host_id, customer_id, received_at, leftUTF8(pve_version, 100), guest_total, guest_running, mem_percent, disk_percent
 FROM host_reports WHERE `+newestOf+` ORDER BY host_id, spool_seq DESC LIMIT 1 BY host_id`, hosts)
 	if err != nil {
 		return err
@@ -48,7 +50,7 @@ func (db *DB) guestSights(ctx context.Context, hosts, guests []string, sights ma
 	ctx, cancel := db.queryContext(ctx, nil)
 	defer cancel()
 	rows, err := db.conn.Query(ctx, `
-SELECT concat(host_id, '/', toString(vmid)) AS guest, name, status
+SELECT concat(host_id, '/', toString(vmid)) AS guest, last_seen_at, leftUTF8(name, 100), leftUTF8(status, 100)
 FROM guest_last FINAL WHERE host_id IN (?) AND guest IN (?)`, hosts, guests)
 	if err != nil {
 		return err
@@ -57,7 +59,7 @@ FROM guest_last FINAL WHERE host_id IN (?) AND guest IN (?)`, hosts, guests)
 	for rows.Next() {
 		var id string
 		var s Sight
-		if err := rows.Scan(&id, &s.GuestName, &s.GuestStatus); err != nil {
+		if err := rows.Scan(&id, &s.At, &s.GuestName, &s.GuestStatus); err != nil {
 			return err
 		}
 		sights[id] = s

@@ -328,8 +328,11 @@ func (s *Switch) badRow(err error) {
 }
 
 // decide judges until no report has come in meanwhile: one that did wins, and
-// its host is left to the next evaluation.
+// its host is left to the next evaluation. However often that is, it waits but once for
+// what was last seen.
 func (s *Switch) decide(ctx context.Context, rule *Rule, evidence []Evidence) Outcome {
+	ctx, cancel := context.WithTimeout(ctx, describing)
+	defer cancel()
 	for {
 		out := Decide(Input{Rule: rule, Evidence: evidence, Known: s.knowledge, Host: s.hostSeen, Hold: s.durable.Hold})
 		s.describe(ctx, out.alarms())

@@ -47,6 +47,8 @@ type world struct {
 	eyes    deadman.Eyes // nil: awake from ready on
 	monitor hub.Thresholds
 	seen    map[string]hub.Receipt // what only the hub's memory knows
+	blurred error                  // of the query for what was last seen
+	told    []hub.Event
 	sw      *deadman.Switch
 	seq     uint64
 }
@@ -107,6 +109,13 @@ func (w *world) restart() {
 		Fleet: func() *hub.Fleet { return w.fleet },
 		Eyes:  w.sees(), Timing: w.timing,
 		LastSeen: func(h string) (hub.Receipt, bool) { r, ok := w.seen[h]; return r, ok },
+		Told:     func(events []hub.Event) { w.told = append(w.told, events...) },
+		Describe: func(ctx context.Context, hosts, guests []string) (map[string]clickhouse.Sight, error) {
+			if w.blurred != nil {
+				return nil, w.blurred
+			}
+			return w.db.LastSeen(ctx, hosts, guests)
+		},
 	})
 }
 
@@ -143,10 +152,16 @@ func (shipped) Behind() (time.Time, bool) { return time.Time{}, false }
 // report puts an accepted report of that instant into ClickHouse.
 func (w *world) report(host string, d time.Duration) hub.Receipt {
 	w.t.Helper()
+	return w.reportOf(&hub.Report{HostID: host}, d)
+}
+
+func (w *world) reportOf(report *hub.Report, d time.Duration) hub.Receipt {
+	w.t.Helper()
 	w.seq++
 	r := hub.Receipt{Position: hub.Position{SpoolID: hub.SpoolID{7}, Seq: w.seq}, ReceivedAt: at(d)}
+	report.ReportedAt = at(d)
 	var b clickhouse.Batch
-	b.AddReport(clickhouse.ReportRow{Receipt: r, CustomerID: "acme", Report: &hub.Report{HostID: host, ReportedAt: at(d)}})
+	b.AddReport(clickhouse.ReportRow{Receipt: r, CustomerID: "acme", Report: report})
 	for _, table := range clickhouse.Tables() {
 		if err := w.db.Insert(w.t.Context(), &b, table, fmt.Sprint(table, w.seq)); err != nil {
 			w.t.Fatal(err)

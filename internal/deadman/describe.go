@@ -12,7 +12,7 @@ import (
 
 const (
 	described   = 1000            // alarms of one evaluation that say what was last seen; in more nobody reads it
-	describing  = 5 * time.Second // for which a verdict waits for that at most
+	describing  = 5 * time.Second // for which verdicts wait for that at most
 	sameInstant = 2 * time.Millisecond
 )
 
@@ -42,14 +42,15 @@ func (s *Switch) describe(ctx context.Context, alarms []*hub.Event) {
 }
 
 // sightOf returns what belongs to an alarm: of the customer that it is for, and of the
-// report with which the silence began. Nil: nothing does.
+// report with which the silence began; of a guest, of the newest report of its host,
+// since an older one may be of another customer's guest. Nil: nothing does.
 func sightOf(e *hub.Event, sights map[string]clickhouse.Sight) *hub.LastSeen {
 	host, ok := sights[e.HostID]
 	if !ok || host.CustomerID != e.CustomerID {
 		return nil
 	}
 	if e.GuestID != "" {
-		if guest, ok := sights[e.GuestID]; ok {
+		if guest, ok := sights[e.GuestID]; ok && guest.At.Equal(host.At) {
 			return &guest.LastSeen
 		}
 		return nil

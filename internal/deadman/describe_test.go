@@ -19,17 +19,19 @@ func TestAlarmsSayWhatWasLastSeen(t *testing.T) {
 	changed := func(e hub.Event, f func(*hub.Event)) hub.Event { f(&e); return e }
 	sights := map[string]clickhouse.Sight{
 		"acme-1":     {CustomerID: "acme", LastSeen: hub.LastSeen{At: last, PVEVersion: "8.4.1"}},
-		"acme-1/101": {LastSeen: hub.LastSeen{GuestStatus: "running"}},
+		"acme-1/101": {LastSeen: hub.LastSeen{At: last, GuestStatus: "running"}},
+		"acme-1/103": {LastSeen: hub.LastSeen{At: last.Add(-time.Hour), GuestStatus: "running"}},
 	}
 	for name, c := range map[string]struct {
 		event hub.Event
 		err   error
 		want  string // of the version or the status; empty: nothing
 	}{
-		"a host":                      {event: alarm(hub.HostStale, ""), want: "8.4.1"},
-		"a guest":                     {event: alarm(hub.ControllerDown, "acme-1/101"), want: "running"},
-		"a deadline":                  {event: alarm(hub.BackupDeadline.Overdue(), "acme-1/101"), want: "running"},
-		"an unknown guest":            {event: alarm(hub.ControllerDown, "acme-1/102")},
+		"a host":           {event: alarm(hub.HostStale, ""), want: "8.4.1"},
+		"a guest":          {event: alarm(hub.ControllerDown, "acme-1/101"), want: "running"},
+		"a deadline":       {event: alarm(hub.BackupDeadline.Overdue(), "acme-1/101"), want: "running"},
+		"an unknown guest": {event: alarm(hub.ControllerDown, "acme-1/102")},
+		"a guest that the newest report does not list": {event: alarm(hub.ControllerDown, "acme-1/103")},
 		"an end":                      {event: alarm(hub.HostRecovered, "")},
 		"muted":                       {event: changed(alarm(hub.HostDown, ""), func(e *hub.Event) { e.SuppressedBy = "maintenance" })},
 		"folded":                      {event: changed(alarm(hub.HostDown, ""), func(e *hub.Event) { e.FoldedInto = "f" })},

@@ -5,7 +5,7 @@ import "time"
 // LastSeen is what was last known of the host or guest that an alarm is about, by the
 // last report before it. It is for people: nothing is decided by it.
 type LastSeen struct {
-	At            time.Time // received_at of that report; zero: of a guest
+	At            time.Time // received_at of that report
 	PVEVersion    string    // empty where absent, as all that follows may be
 	Guests        uint32
 	GuestsRunning uint32
