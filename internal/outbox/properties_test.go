@@ -463,33 +463,6 @@ func TestP17_AnAlarmUnderWayAtTheEndMayHaveBeenSeen(t *testing.T) {
 	}
 }
 
-// A channel speaks the language of its owner, in the time of its owner's place, of
-// whosever events it tells.
-func TestAChannelSpeaksAsItsOwner(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(-1)
-		w.locale = func(spec *hub.FleetSpec) {
-			spec.Language, spec.TimeZone = "", "America/New_York"
-		}
-		w.makeFleet()
-		w.boot()
-		at := time.Date(2026, 7, 1, 10, 0, 0, 0, time.UTC)
-		w.tell(hub.Event{ID: "0001", Type: hub.HostDown, CustomerID: "acme", HostID: "acme-0", At: at, DetectedAt: at, Episode: "e", Source: "switch"})
-		time.Sleep(time.Second)
-		w.b.Stop()
-		for channel, want := range map[string][]string{
-			"fleet/ops":          {"acme-host-0 is down", "Since: Wed 1 Jul 2026, 06:00 EDT"},
-			"customer/acme/chat": {"acme-host-0 ist ausgefallen", "Seit: Mi 01.07.2026, 12:00 Uhr CEST"},
-		} {
-			for _, part := range want {
-				if got := w.receipts[channel]; len(got) != 1 || !strings.Contains(got[0].text, part) {
-					t.Errorf("%s: %+v has no %q", channel, got, part)
-				}
-			}
-		}
-	})
-}
-
 // TestRetryByHand: a dead message goes again, also when the hub is killed right after it
 // was asked to, and a channel that waits is tried at once.
 func TestRetryByHand(t *testing.T) {
