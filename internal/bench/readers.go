@@ -158,7 +158,7 @@ func furnish(ctx context.Context, at *site, db *database) error {
 	sql := fmt.Sprintf(`
 INSERT INTO hub.events (event_id, type, severity, customer_id, host_id, at, detected_at, source, reason, spool_id, spool_seq)
 SELECT leftPad(lower(hex(number)), 32, '0'), 'backup_failed', 'warning', concat('c', leftPad(toString(number %% %d), 3, '0')), '',
-    now64(3, 'UTC') - toIntervalSecond(number * 86400 / %d) AS began, began, 'controller', 'made up', '%s', number FROM numbers(%d)`, customers, knownEvents, hub.SpoolID{1}, knownEvents)
+    fromUnixTimestamp64Milli(toInt64(%d), 'UTC') - toIntervalSecond(number * 86400 / %d) AS began, began, 'controller', 'made up', '%s', number FROM numbers(%d)`, customers, time.Now().UnixMilli(), knownEvents, hub.SpoolID{1}, knownEvents)
 	if _, err := db.engine.Query(ctx, engine.RoleHub, sql); err != nil {
 		return fmt.Errorf("make up events: %w", err)
 	}
