@@ -120,14 +120,20 @@ func (r *reader) CustomerStatus(ctx context.Context, customer, after string, lim
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := r.roster.Current().Customer(customer); !ok {
+	fleet := r.roster.Current()
+	if _, ok := fleet.Customer(customer); !ok {
 		return nil, &hub.Error{Code: hub.Invalid, Reason: "unknown_customer", Message: "there is no such customer"}
 	}
-	s, err := r.db.CustomerStatus(ctx, customer, after, limit)
+	hosts, more := fleet.HostsOf(customer, after, limit)
+	s, err := r.db.CustomerStatus(ctx, customer, hosts)
 	if err != nil {
 		return nil, r.failure("customer status", err)
 	}
-	return customerStatus{customer, asOf, s, s.Last}, nil
+	status := customerStatus{CustomerID: customer, AsOf: asOf, CustomerStatus: s}
+	if more {
+		status.Next = hosts[len(hosts)-1]
+	}
+	return status, nil
 }
 
 // failure is what a reader is told of an error of the database.

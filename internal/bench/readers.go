@@ -128,7 +128,10 @@ func (r *reader) get(path string, answer any) {
 
 // rows answer readers from the database of a run, once it is there. Unlike the hub's
 // they look at no backlog: that costs nothing.
-type rows struct{ db atomic.Pointer[clickhouse.DB] }
+type rows struct {
+	db    atomic.Pointer[clickhouse.DB]
+	fleet *hub.Fleet // set before db
+}
 
 var errNoDatabase = &hub.Error{Code: hub.Unavailable, Reason: "clickhouse_away", Message: "there is no database"}
 
@@ -143,7 +146,8 @@ func (r *rows) Events(ctx context.Context, q hub.EventQuery) ([]hub.Event, error
 // CustomerStatus returns how a customer's hosts are.
 func (r *rows) CustomerStatus(ctx context.Context, customer, after string, limit int) (any, error) {
 	if db := r.db.Load(); db != nil {
-		return db.CustomerStatus(ctx, customer, after, limit)
+		hosts, _ := r.fleet.HostsOf(customer, after, limit)
+		return db.CustomerStatus(ctx, customer, hosts)
 	}
 	return nil, errNoDatabase
 }
@@ -162,6 +166,7 @@ SELECT leftPad(lower(hex(number)), 32, '0'), 'backup_failed', 'warning', concat(
 	if _, err := db.engine.Query(ctx, engine.RoleHub, sql); err != nil {
 		return fmt.Errorf("make up events: %w", err)
 	}
+	at.rows.fleet = at.fleet
 	at.rows.db.Store(db.DB)
 	return nil
 }

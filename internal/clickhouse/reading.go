@@ -124,8 +124,6 @@ type CustomerStatus struct {
 	Controllers []ControllerStatus `json:"controllers"`
 	OpenEvents  []OpenEvent        `json:"open_events"`
 	Overdue     []OverdueDeadline  `json:"overdue"`
-
-	Last string `json:"-"` // of the hosts, where more follow; else empty
 }
 
 // HostStatus is a row of the view hosts.
@@ -188,32 +186,25 @@ type OverdueDeadline struct {
 	Since    time.Time `json:"since"`
 }
 
-// CustomerStatus tells of a customer's hosts with an id greater than after, at most
-// limit of them, and of what belongs to them.
-func (db *DB) CustomerStatus(ctx context.Context, customer, after string, limit int) (s CustomerStatus, err error) {
+// CustomerStatus tells of those of the named hosts that are the customer's, and of what
+// belongs to them. The views gather by host and by guest: with these named they do not
+// gather the whole fleet.
+func (db *DB) CustomerStatus(ctx context.Context, customer string, hosts []string) (s CustomerStatus, err error) {
 	if customer == "" {
 		return s, errNobody
 	}
-	const whose = " WHERE customer_id = @customer AND host_id > @after"
-	args := []any{ch.Named("customer", customer), ch.Named("after", after)}
+	if len(hosts) == 0 {
+		hosts = []string{""} // a list must not be empty, and no host has this id
+	}
+	const theirs = " WHERE customer_id = @customer AND host_id IN (@hosts)"
+	args := []any{ch.Named("customer", customer), ch.Named("hosts", hosts)}
 	if s.Hosts, err = readList(ctx, db, `
 SELECT host_id, display_name, site, lifecycle, state, state_since, last_report_at, cpu_percent, mem_percent, disk_percent
-FROM hosts`+whose+` ORDER BY host_id LIMIT @limit`, func(rows driver.Rows, h *HostStatus) error {
+FROM hosts`+theirs+` ORDER BY host_id`, func(rows driver.Rows, h *HostStatus) error {
 		return rows.Scan(&h.HostID, &h.DisplayName, &h.Site, &h.Lifecycle, &h.State, &h.StateSince, &h.LastReportAt, &h.CPUPercent, &h.MemPercent, &h.DiskPercent)
-	}, append(args, ch.Named("limit", limit+1))...); err != nil {
+	}, args...); err != nil {
 		return s, err
 	}
-	if len(s.Hosts) > limit {
-		s.Hosts = s.Hosts[:limit]
-		s.Last = s.Hosts[limit-1].HostID
-	}
-	// The views gather by host: with its hosts named they do not gather the whole fleet.
-	const theirs = whose + " AND host_id IN (@hosts)"
-	named := []string{""} // a list must not be empty, and no host has this id
-	for _, h := range s.Hosts {
-		named = append(named, h.HostID)
-	}
-	args = append(args, ch.Named("hosts", named))
 	if s.Guests, err = readList(ctx, db, `
 SELECT guest_id, host_id, name, status, last_seen_at
 FROM guests`+theirs+` AND present ORDER BY host_id, vmid`, func(rows driver.Rows, g *GuestStatus) error {
@@ -221,12 +212,20 @@ FROM guests`+theirs+` AND present ORDER BY host_id, vmid`, func(rows driver.Rows
 	}, args...); err != nil {
 		return s, err
 	}
-	if s.Controllers, err = readList(ctx, db, `
-SELECT guest_id, host_id, state, state_since, last_report_at, controller_version, status, cpu_percent, memory_percent, disk_percent, last_backup_at
-FROM controllers`+theirs+` ORDER BY host_id, guest_id`, func(rows driver.Rows, c *ControllerStatus) error {
-		return rows.Scan(&c.GuestID, &c.HostID, &c.State, &c.StateSince, &c.LastReportAt, &c.ControllerVersion, &c.Status, &c.CPUPercent, &c.MemoryPercent, &c.DiskPercent, &c.LastBackupAt)
-	}, args...); err != nil {
+	guests, err := readList(ctx, db, "SELECT DISTINCT guest_id FROM controller_last WHERE host_id IN (@hosts)",
+		func(rows driver.Rows, id *string) error { return rows.Scan(id) }, args...)
+	if err != nil {
 		return s, err
+	}
+	s.Controllers = []ControllerStatus{}
+	if len(guests) > 0 {
+		if s.Controllers, err = readList(ctx, db, `
+SELECT guest_id, host_id, state, state_since, last_report_at, controller_version, status, cpu_percent, memory_percent, disk_percent, last_backup_at
+FROM controllers`+theirs+` AND guest_id IN (@guests) ORDER BY host_id, guest_id`, func(rows driver.Rows, c *ControllerStatus) error {
+			return rows.Scan(&c.GuestID, &c.HostID, &c.State, &c.StateSince, &c.LastReportAt, &c.ControllerVersion, &c.Status, &c.CPUPercent, &c.MemoryPercent, &c.DiskPercent, &c.LastBackupAt)
+		}, append(args, ch.Named("guests", guests))...); err != nil {
+			return s, err
+		}
 	}
 	if s.OpenEvents, err = readList(ctx, db, `
 SELECT event_id, type, severity, host_id, guest_id, since, episode, caused_by, suppressed_by

@@ -219,6 +219,21 @@ func (f *Fleet) AllowRemoval() int { return f.spec.AllowRemoval }
 // Hosts yields every host in the order of ids, retired ones included.
 func (f *Fleet) Hosts() iter.Seq[*Host] { return slices.Values(f.spec.Hosts) }
 
+// HostsOf returns the ids of a customer's hosts that are not retired, in their order:
+// those greater than after, at most limit; and whether more follow.
+func (f *Fleet) HostsOf(customer, after string, limit int) (ids []string, more bool) {
+	for _, h := range f.spec.Hosts {
+		if h.Customer != customer || h.Lifecycle == Retired || h.ID <= after {
+			continue
+		}
+		if len(ids) == limit {
+			return ids, true
+		}
+		ids = append(ids, h.ID)
+	}
+	return ids, false
+}
+
 // Customers yields every customer in the order of names.
 func (f *Fleet) Customers() iter.Seq[*Customer] { return slices.Values(f.spec.Customers) }
 

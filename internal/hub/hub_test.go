@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -200,6 +201,33 @@ func TestPositionText(t *testing.T) {
 	for _, text := range []string{"", "7", id, id + "/", id + "/-1", id + "/x", id + "/1/2", id[1:] + "/1", "/1", id + "/18446744073709551616"} {
 		if got, err := ParsePosition(text); err == nil {
 			t.Errorf("%q is read as %v", text, got)
+		}
+	}
+}
+
+func TestHostsOfACustomerInPages(t *testing.T) {
+	host := func(id, customer string, l Lifecycle) *Host {
+		return &Host{ID: id, Customer: customer, Lifecycle: l}
+	}
+	f, err := NewFleet(FleetSpec{Customers: []*Customer{{Name: "acme"}, {Name: "globex"}}, Hosts: []*Host{
+		host("a-3", "acme", Active), host("a-1", "acme", Paused), host("a-2", "acme", Retired), host("a-4", "globex", Active), host("a-5", "acme", Active)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		customer, after string
+		limit           int
+		want            []string
+		more            bool
+	}{
+		{"acme", "", 2, []string{"a-1", "a-3"}, true},
+		{"acme", "a-3", 2, []string{"a-5"}, false},
+		{"acme", "", 3, []string{"a-1", "a-3", "a-5"}, false},
+		{"acme", "a-5", 3, nil, false},
+		{"nobody", "", 3, nil, false},
+	} {
+		if ids, more := f.HostsOf(c.customer, c.after, c.limit); !slices.Equal(ids, c.want) || more != c.more {
+			t.Errorf("%d of %s after %q: %v, %v", c.limit, c.customer, c.after, ids, more)
 		}
 	}
 }
