@@ -95,13 +95,15 @@ func (b *Outbox) Retry(target string) (retried int, err error) {
 			}
 		}
 	}
-	entry := b.enter(deliveries...)
+	var entry *hub.Dispatch
+	if len(deliveries) > 0 {
+		entry = b.enter(deliveries...)
+	}
 	b.mu.Unlock()
 	if !known {
-		b.written(entry)
 		return 0, &hub.Error{Code: hub.Invalid, Reason: "unknown_message", Message: fmt.Sprintf("%q is neither a dead message nor a channel with messages", target), Hint: "hub notify list shows both"}
 	}
-	if len(deliveries) > 0 && !b.write(entry) {
+	if entry != nil && !b.write(entry) {
 		return 0, &hub.Error{Code: hub.Internal, Reason: "stopping", Message: "the hub stops"}
 	}
 	b.mu.Lock()

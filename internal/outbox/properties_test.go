@@ -502,6 +502,11 @@ func TestRetryByHand(t *testing.T) {
 		got("before its time")
 		retry(channel, 0)
 		got("when the channel was retried", "0001")
+		before := len(w.b.Snapshot())
+		retry("", 0)
+		if after := len(w.b.Snapshot()); after != before {
+			t.Errorf("a retry of nothing leaves %d bytes in the snapshot", after-before)
+		}
 		if _, err := w.b.Retry("0001"); err == nil {
 			t.Error("a message that was sent was retried")
 		}
