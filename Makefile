@@ -23,9 +23,11 @@ build: ## bin/hub, static, and bin/hub-engine beside it
 
 # These load the machine on purpose: others that watch a clock run without them.
 HEAVY = ./internal/bench ./internal/torture
+# Begins first, so that nothing waits for it at the end.
+LONGEST = ./internal/ship
 
 test: engine ## every test, on the real engine
-	go test -timeout $(TEST_TIMEOUT) $$(go list ./... | grep -vE '/internal/(bench|torture)$$')
+	go test -timeout $(TEST_TIMEOUT) $(LONGEST) $$(go list ./... | grep -vE '/internal/(bench|torture|ship)$$')
 	go test -timeout $(TEST_TIMEOUT) -p 1 $(HEAVY)
 
 check: lint ## the linters and the tests that need no engine and no patience
