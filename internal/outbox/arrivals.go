@@ -1,7 +1,5 @@
 package outbox
 
-import "slices"
-
 // arrivals are the ids of events that wait for their routes, by customer: they take
 // turns, so that many of one do not delay another's.
 type arrivals struct {
@@ -39,7 +37,7 @@ func (a *arrivals) pop() (id string, ok bool) {
 func (a *arrivals) all() []string {
 	var ids []string
 	for _, customer := range a.turns {
-		ids = slices.Concat(ids, a.waiting[customer])
+		ids = append(ids, a.waiting[customer]...)
 	}
 	return ids
 }
