@@ -227,7 +227,7 @@ func (a *App) openIngest(recall *deadman.Recall) error {
 		Now: a.now, Logger: a.log.With("part", "spool"), Recovered: func(e spool.Entry) {
 			a.acceptor.Recover(e)
 			recall.Add(e)
-			a.outbox.Recover(e)
+			a.late.note(a.outbox.Recover(e), e.ReceivedAt)
 		},
 		BeforeRemove: func() error {
 			<-restored

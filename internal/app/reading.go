@@ -28,13 +28,13 @@ type latecomers struct {
 
 type latecomer struct{ found, stored time.Time }
 
-// note enters events that have just become durable.
-func (l *latecomers) note(events []hub.Event, now time.Time) {
+// note enters events that became durable at an instant, just now or in an earlier run.
+func (l *latecomers) note(events []hub.Event, stored time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range events {
-		c := latecomer{events[i].DetectedAt, now}
-		if known := len(l.list) > 0 && l.list[len(l.list)-1] == c; !known && now.Sub(c.found) >= foundToSpool {
+		c := latecomer{events[i].DetectedAt, stored}
+		if known := len(l.list) > 0 && l.list[len(l.list)-1] == c; !known && stored.Sub(c.found) >= foundToSpool {
 			l.list = append(l.list, c)
 		}
 	}

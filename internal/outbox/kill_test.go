@@ -64,7 +64,7 @@ func TestChild(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	sp, err := spool.Open(spool.Options{Dir: filepath.Join(dir, "spool"), MaxBytes: 64 << 20, VolumeBytes: 1 << 20, Recovered: b.Recover, Logger: slog.New(slog.DiscardHandler)})
+	sp, err := spool.Open(spool.Options{Dir: filepath.Join(dir, "spool"), MaxBytes: 64 << 20, VolumeBytes: 1 << 20, Recovered: func(e spool.Entry) { b.Recover(e) }, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

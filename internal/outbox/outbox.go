@@ -126,33 +126,35 @@ func New(o Options) *Outbox {
 	return b
 }
 
-// Recover enters a record of the spool; call it in order for all that are kept. What
-// cannot be read is left out: nothing is sent of it.
-func (b *Outbox) Recover(e spool.Entry) {
+// Recover enters a record of the spool, and returns the events in it; call it in order
+// for all that are kept. What cannot be read is left out: nothing is sent of it.
+func (b *Outbox) Recover(e spool.Entry) (events []hub.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch e.Kind {
 	case hub.KindDecision:
 		if d, err := wire.DecodeDecision(e.Body); err == nil {
-			b.arrive(d.Events)
+			events = d.Events
 		}
 	case hub.KindNotice:
 		if n, err := wire.DecodeNotice(e.Body); err == nil {
-			b.arrive(n.Events)
+			events = n.Events
 		}
 	case hub.KindControllerEvent:
 		if sent, err := wire.DecodeControllerEvent(e.Body); err == nil {
-			b.arrive([]hub.Event{sent.Event(e.CustomerID, e.Receipt)})
+			events = []hub.Event{sent.Event(e.CustomerID, e.Receipt)}
 		}
 	case hub.KindDelivery:
 		d, err := wire.DecodeDispatch(e.Body)
 		if err != nil {
-			return
+			return nil
 		}
 		b.first = false
 		b.unwritten = slices.DeleteFunc(b.unwritten, func(d *hub.Dispatch) bool { return bytes.Equal(recordsOf(d)[0].Body, e.Body) })
 		b.apply(&d, e.ReceivedAt)
 	}
+	b.arrive(events)
+	return events
 }
 
 func (b *Outbox) apply(d *hub.Dispatch, at time.Time) {

@@ -12,6 +12,8 @@ import (
 
 	"felhom.eu/hub/internal/hub"
 	"felhom.eu/hub/internal/message"
+	"felhom.eu/hub/internal/outbox"
+	"felhom.eu/hub/internal/spool"
 	"felhom.eu/hub/internal/wire"
 )
 
@@ -512,4 +514,33 @@ func TestRetryByHand(t *testing.T) {
 		}
 		w.b.Stop()
 	})
+}
+
+// TestRecoverReturnsWhatItRead: the events of a record are for others, too.
+func TestRecoverReturnsWhatItRead(t *testing.T) {
+	at := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+	event := hub.Event{ID: "f1", Type: hub.HubSwitchHeld, At: at, DetectedAt: at, Source: "switch"}
+	decision, err := wire.EncodeDecision(hub.Decision{Events: []hub.Event{event}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	notice, err := wire.EncodeNotice(hub.Notice{Events: []hub.Event{event}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := outbox.New(outbox.Options{})
+	for name, c := range map[string]struct {
+		record spool.Record
+		want   int
+	}{
+		"decision": {spool.Record{Kind: hub.KindDecision, Body: decision}, 1},
+		"notice":   {spool.Record{Kind: hub.KindNotice, Body: notice}, 1},
+		"unread":   {spool.Record{Kind: hub.KindNotice, Body: []byte("{")}, 0},
+		"report":   {spool.Record{Kind: hub.KindHostReport, Body: notice}, 0},
+	} {
+		got := b.Recover(spool.Entry{Record: c.record, Receipt: hub.Receipt{ReceivedAt: at}})
+		if len(got) != c.want || c.want > 0 && (got[0].ID != "f1" || !got[0].DetectedAt.Equal(at)) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
 }
